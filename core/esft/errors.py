@@ -1,0 +1,37 @@
+"""The one hierarchy of errors, and the exit code that each ends a process with.
+
+A message says what was wrong, where (field or file) and what to do; it is shown to people as it is, on one
+line and without a traceback. Exit codes are those of docs/design.md section 8.
+"""
+
+from typing import ClassVar
+
+EXIT_FINISHED = 0
+EXIT_SPEC = 64
+EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
+EXIT_DRAINED = 143
+
+
+class EsftError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+    exit_code: ClassVar[int] = EXIT_INTERNAL
+
+
+class SpecError(EsftError):
+    """The run cannot work as specified (wrong model, task or value): trying again is useless."""
+
+    exit_code = EXIT_SPEC
+
+
+class QueueUnavailableError(EsftError):
+    """Redis did not answer for longer than the client was told to wait."""
+
+
+class RunNotFoundError(EsftError):
+    """Redis holds no run of that uid: it was never created, or Redis lost its data."""
+
+
+class ReplicaDivergedError(EsftError):
+    """A replica's weights differ from the others' again after it was rebuilt from the log."""

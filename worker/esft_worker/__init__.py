@@ -1,0 +1,1 @@
+"""The data plane: perturbs, generates, grades and updates. It imports no Kubernetes client."""
