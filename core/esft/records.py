@@ -62,6 +62,23 @@ class Evaluation:
     reward: float
     examples: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; a NaN becomes None."""
+        return {
+            "score": _finite_or_none(self.score),
+            "reward": _finite_or_none(self.reward),
+            "examples": self.examples,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`."""
+        return cls(
+            score=_nan_if_none(data["score"]),
+            reward=_nan_if_none(data["reward"]),
+            examples=data["examples"],
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class FitnessStatistics:
@@ -86,6 +103,7 @@ class UpdateRecord:
         coefficients: one integer a member, at most 2**24 in size; 0 for a member without fitness.
         fitness: mean reward a member; NaN for a member that is missing (quorum) or gave no usable output.
         evaluation: held-out evaluation of weights(g), where one was due.
+        kl_divergence: mean KL divergence a token of weights(g) from the base model, in nats, where one was due.
     """
 
     generation: int
@@ -95,6 +113,7 @@ class UpdateRecord:
     coefficients: tuple[int, ...]
     fitness: tuple[float, ...]
     evaluation: Evaluation | None = None
+    kl_divergence: float | None = None
 
     @property
     def statistics(self) -> FitnessStatistics:
@@ -103,7 +122,6 @@ class UpdateRecord:
 
     def to_json(self) -> str:
         """Serialise to one line; equal records give equal text."""
-        evaluation = self.evaluation
         return json.dumps(
             {
                 "generation": self.generation,
@@ -112,13 +130,8 @@ class UpdateRecord:
                 "exponent": self.exponent,
                 "coefficients": _pack("i", self.coefficients),
                 "fitness": _pack("d", self.fitness),
-                "evaluation": None
-                if evaluation is None
-                else {
-                    "score": _finite_or_none(evaluation.score),
-                    "reward": _finite_or_none(evaluation.reward),
-                    "examples": evaluation.examples,
-                },
+                "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
+                "kl_divergence": self.kl_divergence,
             }
         )
 
@@ -138,13 +151,8 @@ class UpdateRecord:
             exponent=data["exponent"],
             coefficients=_unpack("i", data["coefficients"]),
             fitness=_unpack("d", data["fitness"]),
-            evaluation=None
-            if evaluation is None
-            else Evaluation(
-                score=_nan_if_none(evaluation["score"]),
-                reward=_nan_if_none(evaluation["reward"]),
-                examples=evaluation["examples"],
-            ),
+            evaluation=None if evaluation is None else Evaluation.from_dict(evaluation),
+            kl_divergence=data["kl_divergence"],
         )
 
 

@@ -1,0 +1,48 @@
+# Everything a developer or CI runs. `make demo` and `make test` install what they need into .venv, without root.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+DEMO_OUTPUT ?= runs/countdown-tiny
+
+.PHONY: help install demo test unit lint format determinism bench clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 16
+
+install: $(INSTALLED) ## a virtual environment in .venv with exact versions
+
+$(INSTALLED): pyproject.toml constraints/dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints/dev.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## fine-tune the tiny model with ES: examples/countdown-tiny.yaml, 2 workers
+	$(BIN)/esft run examples/countdown-tiny.yaml --workers 2 --output $(DEMO_OUTPUT)
+
+test: $(INSTALLED) ## unit and integration tests, with real Redis and real torch
+	$(BIN)/pytest
+
+unit: $(INSTALLED) ## the tests that take milliseconds
+	$(BIN)/pytest tests/unit
+
+lint: $(INSTALLED) ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --verbose
+
+format: $(INSTALLED) ## apply ruff's formatting and fixes
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+determinism: $(INSTALLED) ## the same digest however many workers there are and die
+	$(BIN)/python bench/determinism.py
+
+bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
+	$(BIN)/python bench/noise.py
+	$(BIN)/python bench/run.py
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -1,0 +1,167 @@
+"""What a run's curve is drawn from: one line a generation, derived from update records and their telemetry.
+
+The update log is the truth and history can always be made again from it; only telemetry (seconds, workers) stands
+here alone. Kept apart from the log because the log must stay verbatim and small numbers of people's interest should
+be readable with `jq` alone.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from esft.records import Evaluation, FitnessStatistics, UpdateRecord
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryLine:
+    """One generation, for people.
+
+    Attributes:
+        generation: g.
+        fitness: statistics over its members; None for the last line of a finished run, which has no members.
+        evaluation: held-out evaluation of weights(g), the weights that the generation started from.
+        kl_divergence: in nats a token, of weights(g) from the base model.
+        sigma: scale of the noise; None without members.
+        step: see UpdateRecord; None without members.
+        seconds: from the generation's opening to its commit; None when not known any more.
+        worker_seconds: time spent on its items, summed over workers; likewise.
+        workers: how many were registered at the commit; likewise.
+        leases_expired: leases that were given to another worker; likewise.
+    """
+
+    generation: int
+    fitness: FitnessStatistics | None
+    evaluation: Evaluation | None
+    kl_divergence: float | None
+    sigma: float | None = None
+    step: float | None = None
+    seconds: float | None = None
+    worker_seconds: float | None = None
+    workers: int | None = None
+    leases_expired: int | None = None
+
+    @classmethod
+    def of(cls, record: UpdateRecord, telemetry: Mapping[str, float]) -> Self:
+        """The line of a committed record; telemetry may lack any of its keys."""
+        milliseconds = telemetry.get("item_milliseconds")
+        return cls(
+            generation=record.generation,
+            fitness=record.statistics,
+            evaluation=record.evaluation,
+            kl_divergence=record.kl_divergence,
+            sigma=record.sigma,
+            step=record.step,
+            seconds=telemetry.get("seconds"),
+            worker_seconds=None if milliseconds is None else milliseconds / 1000,
+            workers=_integer(telemetry.get("workers")),
+            leases_expired=_integer(telemetry.get("leases_expired")),
+        )
+
+    @property
+    def members(self) -> int:
+        """How many members have a fitness."""
+        return 0 if self.fitness is None else self.fitness.valid
+
+    def to_json(self) -> str:
+        """Serialise to one line; what is not a finite number becomes null."""
+        fitness, evaluation = self.fitness, self.evaluation
+        return json.dumps(
+            {
+                "generation": self.generation,
+                "fitness": None
+                if fitness is None
+                else {
+                    "mean": _finite(fitness.mean),
+                    "best": _finite(fitness.best),
+                    "worst": _finite(fitness.worst),
+                    "std": _finite(fitness.std),
+                },
+                "evaluation": None
+                if evaluation is None
+                else {
+                    "score": _finite(evaluation.score),
+                    "reward": _finite(evaluation.reward),
+                    "examples": evaluation.examples,
+                },
+                "kl_divergence": self.kl_divergence,
+                "members": self.members,
+                "seconds": self.seconds,
+                "worker_seconds": self.worker_seconds,
+                "workers": self.workers,
+                "leases_expired": self.leases_expired,
+                "sigma": self.sigma,
+                "step": self.step,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse what `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: the text is not a line of a history.
+        """
+        data: dict[str, Any] = json.loads(text)
+        fitness = data["fitness"]
+        return cls(
+            generation=int(data["generation"]),
+            fitness=None
+            if fitness is None
+            else FitnessStatistics(
+                mean=_number(fitness["mean"]),
+                best=_number(fitness["best"]),
+                worst=_number(fitness["worst"]),
+                std=_number(fitness["std"]),
+                valid=int(data["members"]),
+            ),
+            evaluation=evaluation_from(data["evaluation"]),
+            kl_divergence=data["kl_divergence"],
+            sigma=data["sigma"],
+            step=data["step"],
+            seconds=data["seconds"],
+            worker_seconds=data["worker_seconds"],
+            workers=data["workers"],
+            leases_expired=data["leases_expired"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The held-out score over a run; `final` is the latest one measured, `best` the highest."""
+
+    base: float
+    final: float
+    best: float
+    best_generation: int
+
+
+def score_of(history: Iterable[HistoryLine]) -> Score | None:
+    """Sum up the evaluations of a history; None when it has none."""
+    measured = [(each.evaluation.score, each.generation) for each in history if each.evaluation is not None]
+    if not measured:
+        return None
+    best, generation = max(measured, key=lambda pair: (pair[0], -pair[1]))
+    return Score(base=measured[0][0], final=measured[-1][0], best=best, best_generation=generation)
+
+
+def evaluation_from(data: Mapping[str, Any] | None) -> Evaluation | None:
+    """Parse an evaluation as it stands in a history or in a run's result."""
+    if data is None:
+        return None
+    return Evaluation(
+        score=_number(data["score"]), reward=_number(data["reward"]), examples=int(data["examples"])
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _integer(value: float | None) -> int | None:
+    return None if value is None else int(value)

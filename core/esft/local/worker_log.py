@@ -1,0 +1,59 @@
+"""Reading what workers write to their logs: JSON objects (esft.logs), and whatever libraries print between them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+_TAIL_BYTES = 64 * 1024
+
+
+class LogTail:
+    """Follows a log that another process appends to; it may not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
+        self._incomplete = b""
+
+    def events(self) -> list[dict[str, Any]]:
+        """The JSON objects that were added since the last call."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                added = file.read()
+        except FileNotFoundError:
+            return []
+        self._offset += len(added)
+        *lines, self._incomplete = (self._incomplete + added).split(b"\n")
+        return [event for line in lines if (event := _parse(line)) is not None]
+
+
+def last_error(path: Path, *, start: int) -> str | None:
+    """The last error in a log from byte `start` on: a line of level error, else the last line there is."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(start, path.stat().st_size - _TAIL_BYTES))
+            lines = [line for line in file.read().split(b"\n") if line.strip()]
+    except FileNotFoundError:
+        return None
+    for line in reversed(lines):
+        event = _parse(line)
+        if event is not None and event.get("level") in {"error", "critical"}:
+            return str(event.get("message") or event.get("event"))
+    return lines[-1].decode("utf-8", errors="replace").strip() if lines else None
+
+
+def describe(event: dict[str, Any]) -> str:
+    """One short line for people: the event, and how far it is where it says so."""
+    text = str(event.get("message") or event.get("event", ""))
+    if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
+        text += f" {event['done']}/{event['total']}"
+    return text
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

@@ -1,0 +1,40 @@
+"""Structured logs: one JSON object a line, for people with `jq` and for log collectors."""
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record with its `extra` fields beside the message; `bound` fields stand on every line."""
+
+    def __init__(self, **bound: str) -> None:
+        """Put `bound` (worker, run, namespace ...) on every line."""
+        super().__init__()
+        self._bound = bound
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line of JSON."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, tz=UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **self._bound,
+            **{key: value for key, value in record.__dict__.items() if key not in _STANDARD},
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(*, level: int = logging.INFO, stream: TextIO = sys.stderr, **bound: str) -> None:
+    """Send this process's logs to `stream` as JSON; call once, at the edge of the process."""
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter(**bound))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    for package in ("esft", "esft_worker", "esft_operator"):
+        logging.getLogger(package).setLevel(level)

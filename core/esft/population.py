@@ -1,0 +1,179 @@
+"""The algorithm between fitness and update: sampling, shaping, schedules, and the record of one update.
+
+Source: "Evolution Strategies at Scale" (arXiv 2509.24372), algorithm 1; centred ranks are those of Salimans
+et al. (arXiv 1703.03864). Pure functions of plain numbers: every worker that closes a generation computes the
+same record, bit for bit. Hence only operations that IEEE 754 rounds exactly (+ - * / sqrt, and fsum for sums
+in any order); a cosine of the C library may differ in the last bit between two images, so the one needed here
+is a polynomial.
+
+A member without a usable fitness (NaN, or infinite: a mean of infinite rewards orders nothing) is outside all
+statistics and gets coefficient 0. In antithetic sampling its partner still counts, alone: the step is then a
+little less balanced, but nothing that was measured is thrown away.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from esft.records import Evaluation, UpdateRecord
+from esft.spec import Evolution, ScheduleKind, Shaping
+
+COEFFICIENT_BITS = 24
+"""Coefficients are integers of at most 2**24 in size, exact in float32."""
+
+_SMALLEST_EXPONENT = -1074
+"""Of a float64 (the least subnormal): `2.0**exponent` is never 0."""
+
+
+def noise_source(member: int, *, antithetic: bool) -> tuple[int, int]:
+    """Index of the noise that a member is perturbed with, and its sign (1 or -1).
+
+    Antithetic: members 2i and 2i + 1 use noise i with opposite signs.
+    """
+    if not antithetic:
+        return member, 1
+    return member // 2, 1 - 2 * (member % 2)
+
+
+def shape(fitness: Sequence[float], shaping: Shaping) -> tuple[float, ...]:
+    """Weight of each member in the update, before division by their number.
+
+    Args:
+        fitness: mean reward a member; NaN or infinite: none.
+        shaping: `zscore`, (fitness - mean) / population standard deviation; `centeredRank`, ranks spread evenly
+            from -0.5 (worst) to 0.5, equal fitness sharing the mean of its ranks; `raw`, fitness itself.
+
+    Returns:
+        One finite number a member, 0 where there is no fitness. All are 0 for zscore and centeredRank when
+        all fitness is equal, one member alone included: there is nothing to learn from.
+    """
+    valid = [value for value in fitness if math.isfinite(value)]
+    weights = _WEIGHTS[shaping](valid) if valid else {}
+    return tuple(weights[value] if math.isfinite(value) else 0.0 for value in fitness)
+
+
+def quantise(coefficients: Sequence[float]) -> tuple[tuple[int, ...], int]:
+    """Block floating point: integers k and one exponent e with coefficients = k * 2**e, nearly.
+
+    The error of each is at most 2**-24 of the largest coefficient in size; e is at least -1074.
+
+    Args:
+        coefficients: finite numbers.
+
+    Returns:
+        The integers, at most 2**24 in size, and the exponent; all zeros give exponent 0.
+
+    Raises:
+        ValueError: a coefficient is not finite.
+    """
+    if not all(map(math.isfinite, coefficients)):
+        raise ValueError(f"coefficients must be finite, got {coefficients!r}")
+    largest = max(map(abs, coefficients), default=0.0)
+    if largest == 0.0:
+        return (0,) * len(coefficients), 0
+    exponent = max(math.frexp(largest)[1] - COEFFICIENT_BITS, _SMALLEST_EXPONENT)
+    return tuple(round(math.ldexp(value, -exponent)) for value in coefficients), exponent
+
+
+def scheduled(initial: float, kind: ScheduleKind, generation: int, generations: int) -> float:
+    """Value of a scheduled quantity at a generation: `linear` and `cosine` fall from `initial` to 0 at the end.
+
+    A value before the start or past the end is that of the start or end. Raising `generations` during a run
+    changes what remains of a falling schedule.
+    """
+    if kind == "constant":
+        return initial
+    progress = min(max(generation / max(generations, 1), 0.0), 1.0)
+    if kind == "linear":
+        return initial * (1.0 - progress)
+    return initial * _half_cosine(progress)
+
+
+def update_record(
+    evolution: Evolution,
+    *,
+    generation: int,
+    sigma: float,
+    fitness: Sequence[float],
+    evaluation: Evaluation | None,
+) -> UpdateRecord:
+    """The update that the fitness of a whole generation calls for.
+
+    Args:
+        evolution: the run's algorithm.
+        generation: the generation whose members were scored.
+        sigma: scale of the noise they were perturbed with.
+        fitness: mean reward a member, in order; NaN for a member that is missing or gave no usable output.
+        evaluation: held-out evaluation of the same generation's weights, where one was due.
+
+    Returns:
+        The record; its step is 0 when no member has a fitness.
+    """
+    usable = tuple(value if math.isfinite(value) else math.nan for value in fitness)
+    valid = sum(not math.isnan(value) for value in usable)
+    learning_rate = scheduled(
+        evolution.learning_rate, evolution.schedule.learning_rate, generation, evolution.generations
+    )
+    coefficients, exponent = quantise(shape(usable, evolution.shaping))
+    return UpdateRecord(
+        generation=generation,
+        sigma=sigma,
+        step=learning_rate / valid if valid else 0.0,
+        exponent=exponent,
+        coefficients=coefficients,
+        fitness=usable,
+        evaluation=evaluation,
+    )
+
+
+def _zscores(valid: Sequence[float]) -> dict[float, float]:
+    """Standard score of each distinct fitness.
+
+    Scores do not change under scaling and shifting, so fitness is first scaled by a power of two and measured
+    from its minimum: huge values do not overflow, and values that are nearly equal keep the digits that tell
+    them apart.
+    """
+    exponent = math.frexp(max(map(abs, valid)))[1]
+    lowest = math.ldexp(min(valid), -exponent)
+    offsets = [math.ldexp(value, -exponent) - lowest for value in valid]
+    if max(offsets) == 0.0:
+        return dict.fromkeys(valid, 0.0)
+    mean = math.fsum(offsets) / len(offsets)
+    deviations = [offset - mean for offset in offsets]
+    std = math.sqrt(math.fsum(deviation * deviation for deviation in deviations) / len(deviations))
+    return {value: deviation / std for value, deviation in zip(valid, deviations, strict=True)}
+
+
+def _centred_ranks(valid: Sequence[float]) -> dict[float, float]:
+    """Mean rank of each distinct fitness, from -0.5 to 0.5."""
+    last = len(valid) - 1
+    ranks: dict[float, float] = {}
+    below = 0
+    for value, ties in sorted(Counter(valid).items()):
+        twice_mean_rank = 2 * below + ties - 1
+        ranks[value] = (twice_mean_rank - last) / (2 * last) if last else 0.0
+        below += ties
+    return ranks
+
+
+def _raw(valid: Sequence[float]) -> dict[float, float]:
+    return {value: value for value in valid}
+
+
+_WEIGHTS = {"zscore": _zscores, "centeredRank": _centred_ranks, "raw": _raw}
+
+
+def _half_cosine(progress: float) -> float:
+    """(1 + cos(pi * progress)) / 2 for progress from 0 to 1: error below 1e-15, and the same on every machine.
+
+    It is cos(pi * progress / 2)**2, or 1 - sin(...)**2 in the first half: Taylor's series of the sine up to
+    pi / 4.
+    """
+    first_half = progress <= 0.5  # noqa: PLR2004
+    angle = math.pi / 2 * (progress if first_half else 1.0 - progress)
+    square = angle * angle
+    sine = 0.0
+    for order in range(17, 0, -2):
+        sine = 1.0 - square / ((order + 1) * (order + 2)) * sine
+    sine *= angle
+    return 1.0 - sine * sine if first_half else sine * sine

@@ -1,0 +1,26 @@
+"""The queue of a run: its open generation, its log and its state, held in Redis. See docs/protocol.md."""
+
+from esft.queue.client import RunQueue
+from esft.queue.connection import connect, redact
+from esft.queue.types import (
+    Claim,
+    ClaimStatus,
+    Entry,
+    Heartbeat,
+    Opening,
+    ReportOutcome,
+    RunState,
+)
+
+__all__ = [
+    "Claim",
+    "ClaimStatus",
+    "Entry",
+    "Heartbeat",
+    "Opening",
+    "ReportOutcome",
+    "RunQueue",
+    "RunState",
+    "connect",
+    "redact",
+]

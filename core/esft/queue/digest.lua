@@ -1,0 +1,17 @@
+-- ARGV: now, worker, generation, digest. Returns the digest that came first.
+if not exists() then
+    return {'absent'}
+end
+local generation, digest = ARGV[3], ARGV[4]
+redis.call('HSETNX', DIGESTS, generation, digest)
+local agreed = redis.call('HGET', DIGESTS, generation)
+if agreed ~= digest and redis.call('SADD', MISMATCHES, generation .. ' ' .. ARGV[2] .. ' ' .. digest) == 1 then
+    redis.call('HINCRBY', RUN, 'digest_mismatches', 1)
+end
+-- The last digests come in after the run has finished: what they create goes when the run goes.
+local left = redis.call('PTTL', RUN)
+if left > 0 then
+    redis.call('PEXPIRE', DIGESTS, integer(left))
+    redis.call('PEXPIRE', MISMATCHES, integer(left))
+end
+return {'ok', agreed}

@@ -1,0 +1,156 @@
+"""The whole resource, the rules between its parts, and what may change during a run."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, JsonValue, model_validator
+
+from esft.spec.base import Seconds, StrictModel, Violation, refuse
+from esft.spec.operation import Checkpoint, Evaluation, Monitoring, RedisSpec, Stop, Workers
+from esft.spec.training import Decoding, Evolution, Model, TaskSpec
+
+API_VERSION = "esfinetune.dev/v1alpha1"
+KIND = "ESFineTune"
+
+
+class ESFineTuneSpec(StrictModel):
+    """One fine-tuning run."""
+
+    model: Model = Field(description="The language model to fine-tune.")
+    task: TaskSpec = Field(description="What the model is to learn: prompts and a reward.")
+    decoding: Decoding = Field(default=Decoding(), description="How completions are generated.")
+    evolution: Evolution = Field(default=Evolution(), description="The Evolution Strategies algorithm.")
+    evaluation: Evaluation = Field(default=Evaluation(), description="Held-out evaluation on the test split.")
+    monitoring: Monitoring = Field(default=Monitoring(), description="What is measured besides fitness.")
+    checkpoint: Checkpoint = Field(default=Checkpoint(), description="Checkpoints in Hugging Face format.")
+    stop: Stop = Field(default=Stop(), description="Reasons to finish before the last generation.")
+    workers: Workers = Field(default=Workers(), description="The pods that do the work.")
+    redis: RedisSpec = Field(default=RedisSpec(), description="The Redis that holds the run's queue and log.")
+    suspend: bool = Field(
+        default=False,
+        description="true: stop all workers and keep everything; false again: go on from there.",
+    )
+    managed_by: str | None = Field(
+        default=None,
+        max_length=63,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9._~-]+$",
+        description="Controller that looks after this resource, as DOMAIN/NAME; the operator leaves it "
+        "alone then. null: the operator.",
+        examples=["kueue.x-k8s.io/multikueue"],
+    )
+    active_deadline_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds the run may take, suspended time not counted, before it fails; null: no limit.",
+    )
+    pending_deadline_seconds: Seconds | None = Field(
+        default=None,
+        description="Seconds the run may wait for its first ready worker before it fails; null: no limit.",
+    )
+    ttl_seconds_after_finished: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**31 - 1,
+        description="Seconds after which a finished run's resource is deleted, with all it owns; null: "
+        "never.",
+    )
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if violations := list(self._disagreements()):
+            refuse(*violations)
+        return self
+
+    def _disagreements(self) -> Iterator[Violation]:
+        train, test = self.task.train, self.task.test
+        prompts = self.evolution.prompts_per_generation
+        if prompts is not None and train.size is not None and prompts > train.size:
+            yield Violation(
+                "evolution.promptsPerGeneration",
+                f"must be at most task.train.size ({train.size}), got {prompts}",
+                f"set it to {train.size} or less, or null for all",
+            )
+        if test is not None and (test.source, test.seed) == (train.source, train.seed):
+            yield Violation(
+                "task.test.seed",
+                f"must differ from task.train.seed ({train.seed}), or training examples are tested on",
+                f"set `seed: {train.seed ^ 1}`, or another source",
+            )
+        if test is None:
+            for field, value in (("targetScore", self.stop.target_score), ("patience", self.stop.patience)):
+                if value is not None:
+                    yield Violation(
+                        f"stop.{field}",
+                        "needs held-out evaluation, and there is no test split",
+                        "add `task.test`, e.g. {size: 200, seed: 1}",
+                    )
+
+
+class Metadata(StrictModel):
+    """The part of Kubernetes' ObjectMeta that matters here; the rest is kept as it is."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(
+        min_length=1,
+        max_length=52,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Name of the run: lower-case letters, digits and `-`, short enough for the names made "
+        "from it.",
+        examples=["countdown-qwen"],
+    )
+    namespace: str | None = Field(
+        default=None, max_length=63, description="Namespace; null: the current one."
+    )
+
+
+class ESFineTune(StrictModel):
+    """The ESFineTune resource: one YAML document."""
+
+    api_version: Literal["esfinetune.dev/v1alpha1"] = Field(
+        description="Version of this schema.", examples=["esfinetune.dev/v1alpha1"]
+    )
+    kind: Literal["ESFineTune"] = Field(description="Kind of resource.", examples=["ESFineTune"])
+    metadata: Metadata = Field(description="Name, namespace, labels and annotations.")
+    spec: ESFineTuneSpec = Field(description="What to do.")
+    status: dict[str, JsonValue] | None = Field(
+        default=None,
+        exclude=True,
+        description="What the operator says; ignored, so that `kubectl get -o yaml` reads back.",
+    )
+
+
+def fingerprint(spec: ESFineTuneSpec) -> str:
+    """Sixteen hex digits over what decides the result: a run of another fingerprint must not be resumed.
+
+    Fields at their default are left out, so that a later version with one more field knows its older runs.
+    """
+    decisive = spec.model_dump(
+        mode="json", include={"model", "task", "decoding", "evolution"}, exclude_defaults=True
+    )
+    decisive.get("evolution", {}).pop("generations", None)
+    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def immutable_differences(old: ESFineTuneSpec, new: ESFineTuneSpec) -> list[str]:
+    """Fields (`spec.evolution.sigma`) of model, task, decoding, evolution and redis that differ.
+
+    `evolution.generations` is among them only when lowered.
+    """
+    sections = {"model", "task", "decoding", "evolution", "redis"}
+    before = old.model_dump(mode="json", include=sections)
+    after = new.model_dump(mode="json", include=sections)
+    fields = list(_differences("spec", before, after))
+    if new.evolution.generations >= old.evolution.generations:
+        fields = [field for field in fields if field != "spec.evolution.generations"]
+    return fields
+
+
+def _differences(path: str, old: Any, new: Any) -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(f"{path}.{key}", old.get(key), new.get(key))
+    elif old != new:
+        yield path

@@ -1,0 +1,151 @@
+"""Puts a worker together from the spec: the one place that knows all its parts."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from esft.queue import RunQueue
+from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
+from esft_worker.checkpoint import CheckpointStore
+from esft_worker.engine import TransformersEngine
+from esft_worker.grading import Grader
+from esft_worker.heartbeat import Heartbeat
+from esft_worker.loop import WORKER_TTL_MILLISECONDS, Worker
+from esft_worker.metrics import Stage, WorkerMetrics
+from esft_worker.replica import Replica
+from esft_worker.rollouts import Rollouts
+from esft_worker.source import model_directory
+from esft_worker.tasks import Split, SplitName, load_examples, load_task
+from esft_worker.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+_PROGRESS_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a process runs: what differs between two workers of one run, and changes no result.
+
+    Attributes:
+        checkpoints: folder that all workers of the run share.
+        cache: folder for models that are made here.
+        device: where the model runs.
+        threads: CPU threads for the kernels; torch's own count is the process's setting.
+        hub_token: access token for a hf:// model.
+    """
+
+    checkpoints: Path
+    cache: Path
+    device: torch.device
+    threads: int
+    hub_token: str | None = None
+
+
+def build_replica(spec: ESFineTuneSpec, place: Place) -> Replica:
+    """Load the base model and take over its parameters.
+
+    Raises:
+        SpecError: there is no such model, or none of its parameters is selected.
+    """
+
+    def load_engine(directory: Path) -> TransformersEngine:
+        return TransformersEngine(
+            directory,
+            dtype=spec.model.dtype,
+            device=place.device,
+            max_new_tokens=spec.decoding.max_new_tokens,
+            temperature=spec.decoding.temperature,
+            batch_size=spec.decoding.batch_size,
+        )
+
+    def make_weights(model: torch.nn.Module) -> Weights:
+        return Weights(
+            model,
+            seed=spec.evolution.seed,
+            antithetic=spec.evolution.sampling == "antithetic",
+            include=spec.evolution.parameters.include,
+            exclude=spec.evolution.parameters.exclude,
+            anchor_l2=spec.evolution.anchor.l2,
+            threads=place.threads,
+        )
+
+    base = model_directory(
+        spec.model.source,
+        revision=spec.model.revision,
+        token=place.hub_token,
+        cache=place.cache,
+        progress=_logged_progress(),
+    )
+    return Replica(
+        engine=load_engine(base),
+        make_weights=make_weights,
+        checkpoints=CheckpointStore(place.checkpoints, keep=spec.checkpoint.keep),
+        load_engine=load_engine,
+        fingerprint=fingerprint(spec),
+    )
+
+
+@contextmanager
+def assembled_worker(
+    spec: ESFineTuneSpec,
+    place: Place,
+    *,
+    name: str,
+    queue: RunQueue,
+    metrics: WorkerMetrics,
+    should_stop: Callable[[], bool],
+) -> Iterator[Worker]:
+    """A worker that is ready to run, with its grading process and its heartbeat around it.
+
+    Raises:
+        SpecError: the model, the task or their fit is wrong.
+    """
+    with metrics.time(Stage.LOAD):
+        task = load_task(spec.task.name, spec.task.options)
+        train = _split("train", spec.task.train)
+        test = None if spec.task.test is None else _split("test", spec.task.test)
+        examples = load_examples(task, train=train, test=test)
+        replica = build_replica(spec, place)
+    with Grader(name=spec.task.name, options=spec.task.options, train=train, test=test) as grader:
+        rollouts = Rollouts(
+            spec,
+            replica=replica,
+            examples=examples,
+            grader=grader,
+            metrics=metrics,
+            should_stop=should_stop,
+        )
+        rollouts.check_base_model()
+        with Heartbeat(queue, name, ttl_milliseconds=WORKER_TTL_MILLISECONDS):
+            yield Worker(
+                spec,
+                name=name,
+                queue=queue,
+                replica=replica,
+                rollouts=rollouts,
+                metrics=metrics,
+                should_stop=should_stop,
+            )
+
+
+def _split(name: SplitName, data: DataSpec) -> Split:
+    return Split(name=name, size=data.size, seed=data.seed, source=data.source)
+
+
+def _logged_progress() -> Callable[[int, int], None]:
+    """Progress of making a model as a log line every few seconds."""
+    last = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_SECONDS:
+            last = time.monotonic()
+            logger.info("model.building", extra={"done": done, "total": total})
+
+    return progress

@@ -1,0 +1,261 @@
+"""The engine for any decoder-only model that `transformers` can load.
+
+The decoding loop is our own rather than `model.generate`: sampling there draws from torch's global generator, which
+would tie a member's fitness to what its worker did before. It handles what ES needs (left padding, a key-value cache,
+greedy or temperature sampling, end of sequence) and nothing else.
+
+Limits: models whose state is not a key-value cache (Mamba, RWKV) and encoder-decoder models are refused.
+"""
+
+import inspect
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+
+from esft.errors import SpecError
+from esft_worker.engine.interface import Drained, Rollout
+from esft_worker.tasks import Example, Message
+
+_PREPARED_LISTS = 80  # the members' prompts and every evaluation shard's
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Left-padded prompts; `rows` are their places in the list that was asked for."""
+
+    rows: tuple[int, ...]
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+
+
+class TransformersEngine:
+    """Loads a model folder in Hugging Face format and generates with it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        dtype: str,
+        device: torch.device,
+        max_new_tokens: int,
+        temperature: float,
+        batch_size: int,
+    ) -> None:
+        """Load the model; no parameter needs a gradient.
+
+        Args:
+            directory: holds config.json, safetensors weights and a tokenizer.
+            dtype: float32, float16 or bfloat16: that of the working weights.
+            device: where the model runs.
+            max_new_tokens: a completion is cut after so many tokens.
+            temperature: 0 is greedy; above, the scale that logits are divided by before sampling.
+            batch_size: most prompts in one forward pass.
+
+        Raises:
+            SpecError: the folder holds no model that this engine can run.
+        """
+        self.model = _load_model(directory, dtype=_DTYPES[dtype], device=device)
+        self._tokenizer = _load_tokenizer(directory)
+        self._device = device
+        self._max_new_tokens = max_new_tokens
+        self._temperature = temperature
+        self._batch_size = batch_size
+        forward = inspect.signature(self.model.forward).parameters
+        self._takes_positions = "position_ids" in forward
+        self._takes_logits_to_keep = "logits_to_keep" in forward
+        self._end_ids = _end_of_sequence_ids(self.model, self._tokenizer)
+        self._batches: dict[Hashable, list[_Batch]] = {}
+
+    def rollout(
+        self, examples: Sequence[Example], *, seed: int, should_stop: Callable[[], bool] = lambda: False
+    ) -> Rollout:
+        """See `Engine.rollout`."""
+        completions = [""] * len(examples)
+        tokens = 0
+        finite = True
+        generator = torch.Generator().manual_seed(seed)
+        for batch in self._prepare(examples):
+            generated, batch_finite = self._decode(batch, generator=generator, should_stop=should_stop)
+            finite = finite and batch_finite
+            for row, ids in zip(batch.rows, generated, strict=True):
+                tokens += len(ids)
+                completions[row] = self._tokenizer.decode(ids, skip_special_tokens=True)
+        return Rollout(completions=tuple(completions), tokens=tokens, finite=finite)
+
+    @torch.inference_mode()
+    def token_logprobs(self, examples: Sequence[Example], completions: Sequence[str]) -> list[torch.Tensor]:
+        """See `Engine.token_logprobs`."""
+        logprobs = []
+        for example, completion in zip(examples, completions, strict=True):
+            prompt = self._token_ids(example)
+            answer = self._tokenizer.encode(completion, add_special_tokens=False) + self._end_ids[:1]
+            input_ids = torch.tensor([[*prompt, *answer]], device=self._device)
+            logits = self.model(input_ids=input_ids).logits[0, len(prompt) - 1 : -1]
+            logprobs.append(torch.log_softmax(logits.float(), dim=-1))
+        return logprobs
+
+    def save(self, directory: str) -> None:
+        """See `Engine.save`."""
+        self.model.save_pretrained(directory)
+        self._tokenizer.save_pretrained(directory)
+
+    def _prepare(self, examples: Sequence[Example]) -> list[_Batch]:
+        """Tokenise once for as long as the same prompts are asked for; alike lengths share a batch."""
+        key = tuple(_hashable(example.prompt) for example in examples)
+        if key not in self._batches:
+            if len(self._batches) >= _PREPARED_LISTS:
+                del self._batches[next(iter(self._batches))]
+            token_ids = [self._token_ids(example) for example in examples]
+            order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
+            self._batches[key] = [
+                self._pad(order[start : start + self._batch_size], token_ids)
+                for start in range(0, len(order), self._batch_size)
+            ]
+        return self._batches[key]
+
+    def _token_ids(self, example: Example) -> list[int]:
+        prompt = example.prompt
+        if isinstance(prompt, str):
+            ids = self._tokenizer.encode(prompt)
+        elif self._tokenizer.chat_template is None:
+            raise SpecError(
+                "spec.task: the prompts are chats, but the tokenizer of spec.model.source has no chat template. "
+                "Fix: use a chat model, or plain prompts (for countdown: spec.task.options.style: text)."
+            )
+        else:
+            ids = self._tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+        if not ids:
+            raise SpecError("spec.task: a prompt has no tokens. Fix: give every example a prompt.")
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        if longest is not None and len(ids) + self._max_new_tokens > longest:
+            raise SpecError(
+                f"spec.decoding.maxNewTokens: a prompt of {len(ids)} tokens and {self._max_new_tokens} new ones "
+                f"exceed the model's {longest} positions. Fix: lower it to {max(longest - len(ids), 0)} or less, "
+                "or shorten the prompts."
+            )
+        return list(ids)
+
+    def _pad(self, rows: Sequence[int], token_ids: Sequence[Sequence[int]]) -> _Batch:
+        width = max(len(token_ids[row]) for row in rows)
+        input_ids = torch.full((len(rows), width), self._end_ids[0], dtype=torch.long)
+        attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
+        for place, row in enumerate(rows):
+            ids = token_ids[row]
+            input_ids[place, width - len(ids) :] = torch.tensor(ids)
+            attention_mask[place, width - len(ids) :] = 1
+        return _Batch(tuple(rows), input_ids.to(self._device), attention_mask.to(self._device))
+
+    @torch.inference_mode()
+    def _decode(
+        self, batch: _Batch, *, generator: torch.Generator, should_stop: Callable[[], bool]
+    ) -> tuple[list[list[int]], bool]:
+        """Generate for one batch; returns each row's tokens up to its end, and whether all logits were finite."""
+        size, width = batch.input_ids.shape
+        mask = torch.ones((size, width + self._max_new_tokens), dtype=torch.long, device=self._device)
+        mask[:, :width] = batch.attention_mask
+        positions = (mask.cumsum(dim=-1) - 1).clamp_(min=0)
+        end_ids = torch.tensor(self._end_ids, device=self._device)
+        generated = torch.empty((size, self._max_new_tokens), dtype=torch.long, device=self._device)
+        ended = torch.zeros(size, dtype=torch.bool, device=self._device)
+        finite = torch.ones((), dtype=torch.bool, device=self._device)
+        cache = DynamicCache(config=self.model.config)
+        step_ids, start, length = batch.input_ids, 0, 0
+        for length in range(1, self._max_new_tokens + 1):
+            if should_stop():
+                raise Drained
+            stop = width + length - 1
+            logits = self._logits(step_ids, mask[:, :stop], positions[:, start:stop], cache)
+            finite &= torch.isfinite(logits).all()
+            chosen = self._choose(logits, generator)
+            generated[:, length - 1] = chosen
+            ended |= torch.isin(chosen, end_ids)
+            if bool(ended.all()):
+                break
+            step_ids, start = chosen.unsqueeze(1), stop
+        rows = generated[:, :length].tolist()
+        return [_up_to_end(row, self._end_ids) for row in rows], bool(finite)
+
+    def _logits(
+        self, input_ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
+        """Next-token logits [batch, vocabulary]."""
+        arguments: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
+        if self._takes_positions:
+            arguments["position_ids"] = positions
+        if self._takes_logits_to_keep:
+            arguments["logits_to_keep"] = 1
+        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=mask, **arguments).logits
+        return logits[:, -1]
+
+    def _choose(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The next token of each row. Sampling draws on the CPU, so that a seed means the same on any device."""
+        if self._temperature == 0:
+            return logits.argmax(dim=-1)
+        cumulative = torch.softmax(logits.float() / self._temperature, dim=-1).cumsum(dim=-1)
+        uniform = torch.rand((logits.shape[0], 1), generator=generator).to(self._device)
+        chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
+        return chosen.clamp_(max=logits.shape[1] - 1)
+
+
+def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        if getattr(config, "is_encoder_decoder", False):
+            raise SpecError(
+                f"spec.model.source: {directory} holds an encoder-decoder model ({config.model_type}). "
+                "Fix: name a decoder-only causal language model."
+            )
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise SpecError(
+            f"spec.model.source: no causal language model can be loaded from {directory}: {_first_line(error)} "
+            "Fix: name a folder in Hugging Face format (config.json, *.safetensors, tokenizer)."
+        ) from error
+    return model.requires_grad_(requires_grad=False).eval().to(device)
+
+
+def _load_tokenizer(directory: Path) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise SpecError(
+            f"spec.model.source: no tokenizer can be loaded from {directory}: {_first_line(error)} "
+            "Fix: save the tokenizer beside the model (tokenizer.json, tokenizer_config.json)."
+        ) from error
+
+
+def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every id that ends a completion: the generation config may name several."""
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = configured if isinstance(configured, list) else [configured]
+    ids = [token_id for token_id in [*ids, tokenizer.eos_token_id] if token_id is not None]
+    if not ids:
+        raise SpecError(
+            "spec.model.source: neither the tokenizer nor generation_config.json names an end-of-sequence token. "
+            "Fix: set eos_token in the tokenizer's configuration."
+        )
+    return list(dict.fromkeys(ids))
+
+
+def _hashable(prompt: str | tuple[Message, ...]) -> Hashable:
+    if isinstance(prompt, str):
+        return prompt
+    return tuple((message["role"], message["content"]) for message in prompt)
+
+
+def _up_to_end(ids: list[int], end_ids: list[int]) -> list[int]:
+    """Cut after the first end-of-sequence token."""
+    for place, token_id in enumerate(ids):
+        if token_id in end_ids:
+            return ids[: place + 1]
+    return ids
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

@@ -1,0 +1,277 @@
+"""The worker's loop: follow the log, take work, give results, and close a generation when its last result is in.
+
+There is no leader. Every worker does all of this; the queue makes each step happen once, and every decision is a pure
+function of what was reported, so a worker may be gone at any line of this file and the run ends the same.
+"""
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import wait
+from dataclasses import dataclass
+from uuid import uuid4
+
+from esft.errors import ReplicaDivergedError, RunNotFoundError
+from esft.generation import Commit, Item, Kind, close, opening, sigma_of
+from esft.queue import Claim, ClaimStatus, Opening, RunQueue
+from esft.records import UpdateRecord
+from esft.spec import ESFineTuneSpec, fingerprint
+from esft_worker.engine import Drained
+from esft_worker.metrics import Stage, WorkerMetrics
+from esft_worker.replica import Replica
+from esft_worker.rollouts import Rollouts, Scoring
+
+logger = logging.getLogger(__name__)
+
+WORKER_TTL_MILLISECONDS = 10_000
+FINISHED_KEYS_SECONDS = 7 * 24 * 3600
+_LONGEST_WAIT_MILLISECONDS = 1_000
+_MOST_PENDING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """An item whose rollout is done and whose grades are on their way."""
+
+    generation: int
+    item: str
+    scoring: Scoring
+    milliseconds: int
+
+
+class Worker:
+    """One worker of a run, from joining to the run's end."""
+
+    def __init__(
+        self,
+        spec: ESFineTuneSpec,
+        *,
+        name: str,
+        queue: RunQueue,
+        replica: Replica,
+        rollouts: Rollouts,
+        metrics: WorkerMetrics,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Put the parts together; `should_stop` is asked between items and between tokens."""
+        self._spec = spec
+        self._name = name
+        self._queue = queue
+        self._replica = replica
+        self._rollouts = rollouts
+        self._metrics = metrics
+        self._should_stop = should_stop
+        self._opening: Opening | None = None
+        self._pending: deque[_Pending] = deque()
+
+    def run(self) -> None:
+        """Work until the run is over.
+
+        Raises:
+            Drained: the worker was asked to stop; its leases are given back.
+            SpecError: the run cannot work as specified.
+            ReplicaDivergedError: this worker's weights differ from the others'.
+            QueueUnavailableError: Redis stayed away for longer than the client waits.
+        """
+        self._replica.restore_checkpoint()
+        self._join()
+        try:
+            while self._step():
+                if self._should_stop():
+                    raise Drained
+        except Drained:
+            self._report_graded()
+            raise
+        finally:
+            self._queue.leave(self._name)
+
+    def _step(self) -> bool:
+        """Follow the log, then do one claim's worth of work; False when the run is over."""
+        try:
+            self._follow_log()
+            self._report_graded()
+            claim = self._claim()
+            match claim.status:
+                case ClaimStatus.ITEMS:
+                    self._perform(claim)
+                case ClaimStatus.WAIT:
+                    self._wait(claim.wait_milliseconds)
+                case ClaimStatus.COMPLETE:
+                    self._close()
+                case ClaimStatus.BEHIND if claim.generation < self._replica.generation:
+                    self._rewind()
+                case ClaimStatus.BEHIND:
+                    pass  # the next step reads the log
+                case ClaimStatus.FINISHED:
+                    return False
+        except RunNotFoundError:
+            logger.warning("Redis lost the run; creating it again from this worker's log")
+            self._join()
+        return True
+
+    def _join(self) -> None:
+        """Enter the run; where Redis has none, create it from the log that this worker holds."""
+        run = fingerprint(self._spec)
+        try:
+            self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS, info="{}")
+        except RunNotFoundError:
+            log = [record.to_json() for record in self._replica.log]
+            self._queue.create(fingerprint=run, log=log, opening=opening(self._spec, len(log)))
+            self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS, info="{}")
+
+    def _follow_log(self) -> None:
+        """Apply every update that was committed since the last look, and compare the digest with the others'."""
+        with self._metrics.time(Stage.QUEUE):
+            entries = self._queue.updates(self._replica.generation)
+        while entries:
+            with self._metrics.time(Stage.UPDATE):
+                norm = self._replica.apply([UpdateRecord.from_json(entry.record) for entry in entries])
+            self._metrics.generation.set(self._replica.generation)
+            logger.info("updated", extra={"generation": self._replica.generation, "update_norm": norm})
+            with self._metrics.time(Stage.QUEUE):
+                entries = self._queue.updates(self._replica.generation)
+            if not entries:
+                self._agree_on_digest()
+
+    def _agree_on_digest(self) -> None:
+        """Compare these weights with the others'; make them anew where they differ, and stop if they still do.
+
+        Raises:
+            ReplicaDivergedError: they differ twice.
+        """
+        if self._digest_agrees():
+            return
+        logger.error("digest differs; rebuilding the weights", extra={"generation": self._replica.generation})
+        self._metrics.rebuilds.inc()
+        with self._metrics.time(Stage.UPDATE):
+            self._replica.rebuild(self._committed_log())
+        if not self._digest_agrees():
+            raise ReplicaDivergedError(
+                f"worker {self._name}: the weights of generation {self._replica.generation} differ from the other "
+                "workers' twice. Fix: run all workers on like hardware with the same image; check this machine's memory."
+            )
+
+    def _digest_agrees(self) -> bool:
+        with self._metrics.time(Stage.UPDATE):
+            digest = self._replica.weights.digest()
+        with self._metrics.time(Stage.QUEUE):
+            agreed = self._queue.digest(self._name, generation=self._replica.generation, digest=digest)
+        return agreed == digest
+
+    def _committed_log(self) -> list[UpdateRecord]:
+        log: list[UpdateRecord] = []
+        while entries := self._queue.updates(len(log)):
+            log.extend(UpdateRecord.from_json(entry.record) for entry in entries)
+        return log
+
+    def _claim(self) -> Claim:
+        lease_seconds = self._spec.workers.lease_seconds
+        with self._metrics.time(Stage.QUEUE):
+            return self._queue.claim(
+                self._name,
+                generation=self._replica.generation,
+                count=self._spec.workers.claim_size,
+                token=uuid4().hex,
+                lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
+            )
+
+    def _perform(self, claim: Claim) -> None:
+        """Do the claimed items one after the other; grading of one goes on while the next is generated."""
+        generation = claim.generation
+        for text in claim.items:
+            item = Item.parse(text)
+            start = time.perf_counter()
+            match item.kind:
+                case Kind.CHECKPOINT:
+                    with self._metrics.time(Stage.CHECKPOINT):
+                        path = self._replica.save_checkpoint(writer=self._name)
+                    logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
+                    self._report(generation, text, json.dumps({"path": path.name}), _milliseconds_since(start))
+                case Kind.DIVERGENCE:
+                    self._report(generation, text, self._rollouts.divergence(), _milliseconds_since(start))
+                case _:
+                    sigma = sigma_of(self._open(generation))
+                    scoring = self._rollouts.perform(item, generation=generation, sigma=sigma)
+                    self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
+            self._report_graded(leave=_MOST_PENDING)
+            if self._should_stop():
+                raise Drained
+
+    def _report_graded(self, *, leave: int | None = None) -> None:
+        """Report what is graded; with `leave`, wait until at most so many are not."""
+        while self._pending:
+            first = self._pending[0]
+            if not first.scoring.done() and (leave is None or len(self._pending) <= leave):
+                return
+            with self._metrics.time(Stage.GRADE):
+                result = first.scoring.result()
+            self._pending.popleft()
+            self._metrics.tokens.inc(result.tokens)
+            self._metrics.members.inc()
+            self._report(first.generation, first.item, result.to_json(), first.milliseconds)
+
+    def _report(self, generation: int, item: str, result: str, milliseconds: int) -> None:
+        with self._metrics.time(Stage.QUEUE):
+            outcome = self._queue.report(
+                self._name, generation=generation, item=item, result=result, milliseconds=milliseconds
+            )
+        if outcome.complete:
+            self._close()
+
+    def _close(self) -> None:
+        """Turn a complete generation into an update, or into the end of the run."""
+        generation = self._replica.generation
+        closing = self._open(generation)
+        with self._metrics.time(Stage.QUEUE):
+            results = self._queue.results(generation)
+        if closing.generation != generation or not results:
+            return  # another worker closed it first
+        decision = close(self._spec, closing, results, self._replica.log)
+        with self._metrics.time(Stage.QUEUE):
+            if isinstance(decision, Commit):
+                self._queue.commit(
+                    generation=generation, record=decision.record.to_json(), opening=decision.opening
+                )
+                return
+            self._queue.finish(
+                phase=decision.phase,
+                reason=decision.reason,
+                message=decision.message,
+                result=json.dumps(
+                    {
+                        "generation": generation,
+                        "digest": self._replica.weights.digest(),
+                        "evaluation": None if decision.evaluation is None else decision.evaluation.to_dict(),
+                        "kl_divergence": decision.kl_divergence,
+                    }
+                ),
+                ttl_seconds=FINISHED_KEYS_SECONDS,
+            )
+
+    def _open(self, generation: int) -> Opening:
+        """What the open generation consists of; asked for once a generation."""
+        if self._opening is None or self._opening.generation != generation:
+            self._opening = self._queue.state().opening
+        return self._opening
+
+    def _wait(self, milliseconds: int) -> None:
+        """Nothing to claim: wait for grades that are due, else for the next update."""
+        milliseconds = min(milliseconds, _LONGEST_WAIT_MILLISECONDS)
+        with self._metrics.time(Stage.WAIT):
+            if self._pending and self._pending[0].scoring.grades is not None:
+                wait([self._pending[0].scoring.grades], timeout=milliseconds / 1000)
+            else:
+                self._queue.updates(self._replica.generation, block_milliseconds=milliseconds, count=1)
+
+    def _rewind(self) -> None:
+        """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""
+        logger.warning("Redis lost updates; going back to its log", extra={"generation": self._replica.generation})
+        self._pending.clear()
+        with self._metrics.time(Stage.UPDATE):
+            self._replica.rebuild(self._committed_log())
+
+
+def _milliseconds_since(start: float) -> int:
+    return round(1000 * (time.perf_counter() - start))

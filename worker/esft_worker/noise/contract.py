@@ -1,0 +1,172 @@
+"""What every implementation of the noise agrees on; docs/numerics.md is the same in words.
+
+A run is reproducible only if each worker makes the same noise, whatever its device, its library versions or the
+order of its work. Hence integers throughout: Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as
+1, 2, 3", SC 2011) gives words, a table of quantiles turns a word into a normal integer in units of 2**-20, and a
+float enters only where a single correctly rounded operation ends in the weights.
+
+Rejected: `torch.randn` with a generator per tensor (differs between CPU and CUDA, changes between releases, must
+be drawn in order); Box-Muller (log, sin and cos differ in the last digit between devices).
+
+Changing anything here, the table included, changes the results of every run: raise NOISE_VERSION.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+NOISE_VERSION = 1
+
+# Philox-4x32: round multipliers and key increments.
+PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+PHILOX_WEYL = (0x9E3779B9, 0xBB67AE85)
+PHILOX_ROUNDS = 10
+LANES = 4  # words a Philox block has
+
+# The quantile table: how float32(v) is taken apart, and an entry. See hack/make_quantiles.py.
+FRACTION_BITS = 17
+INDEX_BITS = 11
+SLOPE_BITS = 9
+FALL_SHIFT = 12  # FRACTION_BITS - log2(SLOPE_UNIT)
+UNIT_EXPONENT = -20  # a normal integer counts units of 2**-20
+
+# Finaliser of splitmix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
+SPLITMIX_INCREMENT = 0x9E3779B97F4A7C15
+SPLITMIX_SHIFTS = (30, 27, 31)
+SPLITMIX_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+
+MAX_COEFFICIENT = 2**24
+MAX_MEMBERS = 2**16  # with |normal| < 2**23 the sum of coefficient x normal stays below 2**63
+MAX_COUNTER = 2**32
+
+_WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorKey:
+    """What tells a tensor's elements from all others: a 64-bit key for its noise, one for its digest."""
+
+    noise: int
+    digest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One tensor to work on, flat: element i here is element i of the noise.
+
+    Attributes:
+        key: of the tensor.
+        master: float32, 1-d, contiguous: the weights themselves.
+        working: float32, bfloat16 or float16, 1-d, contiguous, as long as `master`: what the model computes with.
+    """
+
+    key: TensorKey
+    master: torch.Tensor
+    working: torch.Tensor
+
+    def __post_init__(self) -> None:
+        if self.master.dtype != torch.float32 or self.working.dtype not in _WORKING_DTYPES:
+            raise TypeError(f"a slot of {self.master.dtype} masters and {self.working.dtype} working weights")
+        if self.master.dim() != 1 or self.master.shape != self.working.shape:
+            raise ValueError(
+                f"a slot of shapes {self.master.shape} and {self.working.shape}: both must be flat"
+            )
+        if not (self.master.is_contiguous() and self.working.is_contiguous()):
+            raise ValueError("a slot's tensors must be contiguous")
+
+
+class Kernels(Protocol):
+    """The operations on the weights of one device. All implementations agree bit for bit."""
+
+    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
+        """Normal integers of elements [start, start + count), int32, in units of 2**-20."""
+
+    def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
+        """Write working = round(master + float32(scale * noise)); `scale` as of `perturbation_scale`."""
+
+    def update(
+        self,
+        slots: Sequence[Slot],
+        *,
+        generation: int,
+        pairs: Sequence[int],
+        coefficients: Sequence[int],
+        scale: float,
+    ) -> float:
+        """Add scale * sum_i coefficients[i] * noise(pairs[i]) to the masters, in one pass.
+
+        The sum is exact, the product and the sum with the master are float64, the result is rounded to float32
+        once. The working weights are left alone. `scale` as of `update_scale`.
+
+        Returns:
+            The squared Euclidean norm of the change (float64; its last digits depend on the implementation).
+        """
+
+    def digest(self, master: torch.Tensor, key: int) -> int:
+        """64-bit checksum of a flat float32 tensor: the sum of splitmix64(key, element index, bits), mod 2**64."""
+
+
+def tensor_key(*, seed: int, name: str) -> TensorKey:
+    """Keys of the tensor with this canonical Hugging Face name: 64-bit BLAKE2b hashes."""
+    text = name.encode()
+    return TensorKey(
+        noise=_blake2b(b"esft-noise-1", str(seed).encode() + b"\0" + text),
+        digest=_blake2b(b"esft-digest-1", text),
+    )
+
+
+def combine_digests(digests: Iterable[tuple[str, int]]) -> str:
+    """One checksum of (tensor name, 64-bit digest) pairs in any order, as 16 hexadecimal digits."""
+    content = b"".join(name.encode() + b"\0" + value.to_bytes(8, "little") for name, value in sorted(digests))
+    return f"{_blake2b(b'esft-model-1', content):016x}"
+
+
+def perturbation_scale(*, sigma: float, sign: int) -> float:
+    """`sign * float32(sigma) * 2**-20`: a float32 value, exact in that a power of two moves the exponent only."""
+    return float(np.float32(math.ldexp(float(np.float32(sigma)), UNIT_EXPONENT)) * np.float32(sign))
+
+
+def update_scale(*, step: float, exponent: int) -> float:
+    """`step * 2**(exponent - 20)`, float64."""
+    return math.ldexp(step, exponent + UNIT_EXPONENT)
+
+
+def check_counter(*, generation: int, pair: int) -> None:
+    """Refuse what does not fit the counter's 32-bit words.
+
+    Raises:
+        ValueError: generation or pair is out of range.
+    """
+    if not (0 <= generation < MAX_COUNTER and 0 <= pair < MAX_COUNTER):
+        raise ValueError(f"generation {generation} and member {pair} must lie in [0, 2**32)")
+
+
+def check_sum(pairs: Sequence[int], coefficients: Sequence[int]) -> None:
+    """Refuse a sum that could leave 64 bits.
+
+    Raises:
+        ValueError: too many members, or coefficients that are too large in sum.
+    """
+    if len(pairs) != len(coefficients):
+        raise ValueError(f"{len(pairs)} members with {len(coefficients)} coefficients")
+    if sum(abs(value) for value in coefficients) > MAX_COEFFICIENT * MAX_MEMBERS or any(
+        abs(value) > 2 * MAX_COEFFICIENT for value in coefficients
+    ):
+        raise ValueError("coefficients are larger than 2**24, or there are more than 65536 members")
+
+
+def quantile_table() -> npt.NDArray[np.uint32]:
+    """The shipped table: 2048 entries `base << 9 | slope`, as hack/make_quantiles.py describes them."""
+    content = resources.files(__package__).joinpath("quantiles.bin").read_bytes()
+    return np.frombuffer(content, dtype="<u4").astype(np.uint32)
+
+
+def _blake2b(person: bytes, content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8, person=person).digest(), "little")

@@ -1,0 +1,306 @@
+"""The noise on CPUs: Numba kernels that LLVM turns into vector code, spread over a few threads.
+
+Work goes in chunks of 1024 elements: words, then normals, then what is done with them, each a plain loop over
+arrays that stay in the first-level cache. The table is a constant of the compiled code, so that LLVM knows it to
+be apart from what is written. Multiplication and addition round separately: Numba forms no fused ones unless asked.
+
+Compiling takes a second or two a kernel, once a machine where a cache folder is writable, once a process elsewhere.
+
+Rejected: Numba's `parallel=True` (its threading layers do not survive a fork and share one global pool), C
+extensions (a compiler or a wheel for every platform).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, ParamSpec, TypeVar, cast
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from esft_worker.noise import contract
+from esft_worker.noise.contract import Slot
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CHUNK = 1024  # elements a pass of the inner loops handles; a multiple of LANES and a divisor of 2**34
+_TASK = 256 * _CHUNK  # elements a thread takes at a time
+
+_i32, _i64, _u16, _u32, _u64 = np.int32, np.int64, np.uint16, np.uint32, np.uint64
+_f32, _f64 = np.float32, np.float64
+
+_TABLE = contract.quantile_table()
+_M0, _M1 = map(_u64, contract.PHILOX_MULTIPLIERS)
+_W0, _W1 = map(_u64, contract.PHILOX_WEYL)
+_ROUNDS = contract.PHILOX_ROUNDS
+_LOW_WORD, _WORD_BITS = _u64(0xFFFFFFFF), _u64(32)
+_FRACTION_BITS = _u32(contract.FRACTION_BITS)
+_FRACTION_MASK = _u32(2**contract.FRACTION_BITS - 1)
+_INDEX_MASK = _u32(2**contract.INDEX_BITS - 1)
+_SLOPE_BITS = _u32(contract.SLOPE_BITS)
+_SLOPE_MASK = _u32(2**contract.SLOPE_BITS - 1)
+_FALL_SHIFT = _u32(contract.FALL_SHIFT)
+_INCREMENT = _u64(contract.SPLITMIX_INCREMENT)
+_S0, _S1, _S2 = map(_u64, contract.SPLITMIX_SHIFTS)
+_MIX0, _MIX1 = map(_u64, contract.SPLITMIX_MULTIPLIERS)
+
+
+def _inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a part of a kernel; it becomes code of the kernels that call it."""
+    return cast("Callable[P, R]", numba.njit(function))
+
+
+def _kernel(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile on the first call, without the interpreter lock; cached on disk where any cache folder is writable."""
+    try:
+        return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # no folder of Numba's is writable
+        return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+
+
+@_inlined
+def _fill_words(words: Any, key: Any, block: Any, generation: Any, pair: Any) -> None:
+    """Philox-4x32-10 of blocks [block, block + 256); the low word of `block` does not carry within a chunk."""
+    low, high = _u32(block), _u64(block) >> _WORD_BITS
+    for i in range(_CHUNK // 4):
+        c0, c1, c2, c3 = _u64(_u32(low + _u32(i))), high, _u64(generation), _u64(pair)
+        k0, k1 = key & _LOW_WORD, key >> _WORD_BITS
+        for _ in range(_ROUNDS):
+            p0, p1 = _M0 * c0, _M1 * c2
+            c0, c1 = (p1 >> _WORD_BITS) ^ c1 ^ k0, p1 & _LOW_WORD
+            c2, c3 = (p0 >> _WORD_BITS) ^ c3 ^ k1, p0 & _LOW_WORD
+            k0, k1 = (k0 + _W0) & _LOW_WORD, (k1 + _W1) & _LOW_WORD
+        words[4 * i] = _u32(c0)
+        words[4 * i + 1] = _u32(c1)
+        words[4 * i + 2] = _u32(c2)
+        words[4 * i + 3] = _u32(c3)
+
+
+@_inlined
+def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
+    """Normal integers of the chunk of elements that begins at `start`; `words` is scratch."""
+    _fill_words(words, key, _u64(start) >> _u64(2), generation, pair)
+    for i in range(_CHUNK):
+        word = words[i]
+        bits = _f32(_i32((word >> _u32(1)) | _u32(1))).view(_u32)
+        entry = _TABLE[(bits >> _FRACTION_BITS) & _INDEX_MASK]
+        fall = ((entry & _SLOPE_MASK) * (bits & _FRACTION_MASK)) >> _FALL_SHIFT
+        magnitude = _i32(entry >> _SLOPE_BITS) - _i32(fall)
+        negative = -_i32(word & _u32(1))
+        normals[i] = (magnitude ^ negative) - negative
+
+
+@_inlined
+def _bfloat16_bits(value: Any) -> Any:
+    """Round to nearest, ties to even; a NaN stays one."""
+    bits = value.view(_u32)
+    rounded = (bits + _u32(0x7FFF) + ((bits >> _u32(16)) & _u32(1))) >> _u32(16)
+    return _u16(rounded if value == value else _u32(0x7FC0))  # noqa: PLR0124
+
+
+@_inlined
+def _float16_bits(value: Any) -> Any:
+    """Round to nearest, ties to even, subnormal results included; a NaN stays one."""
+    bits = value.view(_u32)
+    magnitude = bits & _u32(0x7FFFFFFF)
+    # Below 2**-14 the unit is 2**-24, which is that of float32 at 0.5: the addition rounds.
+    small = (magnitude.view(_f32) + _f32(0.5)).view(_u32) - _u32(0x3F000000)
+    normal = (magnitude - _u32(0x38000000) + _u32(0xFFF) + ((magnitude >> _u32(13)) & _u32(1))) >> _u32(13)
+    rounded = small if magnitude < _u32(0x38800000) else min(normal, _u32(0x7C00))
+    rounded = rounded if magnitude <= _u32(0x7F800000) else _u32(0x7E00)
+    return _u16(((bits >> _u32(16)) & _u32(0x8000)) | rounded)
+
+
+@_kernel
+def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
+    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    for first in range(0, out.size, _CHUNK):
+        _fill_normals(normals, words, key, start + first, generation, pair)
+        count = min(_CHUNK, out.size - first)
+        out[first : first + count] = normals[:count]
+
+
+@_kernel
+def _perturb_float32(
+    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
+) -> None:
+    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    for first in range(0, master.size, _CHUNK):
+        _fill_normals(normals, words, key, start + first, generation, pair)
+        for i in range(min(_CHUNK, master.size - first)):
+            working[first + i] = master[first + i] + scale * _f32(normals[i])
+
+
+@_kernel
+def _perturb_bfloat16(
+    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
+) -> None:
+    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    for first in range(0, master.size, _CHUNK):
+        _fill_normals(normals, words, key, start + first, generation, pair)
+        for i in range(min(_CHUNK, master.size - first)):
+            working[first + i] = _bfloat16_bits(master[first + i] + scale * _f32(normals[i]))
+
+
+@_kernel
+def _perturb_float16(
+    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
+) -> None:
+    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    for first in range(0, master.size, _CHUNK):
+        _fill_normals(normals, words, key, start + first, generation, pair)
+        for i in range(min(_CHUNK, master.size - first)):
+            working[first + i] = _float16_bits(master[first + i] + scale * _f32(normals[i]))
+
+
+@_kernel
+def _update(
+    master: Any, key: Any, start: Any, generation: Any, pairs: Any, coefficients: Any, scale: Any
+) -> Any:
+    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    total = np.empty(_CHUNK, _i64)
+    squares = 0.0
+    for first in range(0, master.size, _CHUNK):
+        total[:] = 0
+        for member in range(pairs.size):
+            _fill_normals(normals, words, key, start + first, generation, pairs[member])
+            coefficient = _i64(coefficients[member])
+            for i in range(_CHUNK):
+                total[i] += coefficient * _i64(normals[i])
+        for i in range(min(_CHUNK, master.size - first)):
+            old = _f64(master[first + i])
+            new = _f32(old + _f64(total[i]) * scale)
+            master[first + i] = new
+            squares += (_f64(new) - old) ** 2
+    return squares
+
+
+@_kernel
+def _digest(bits: Any, key: Any, start: Any) -> Any:
+    total = _u64(0)
+    for i in range(bits.size):
+        mixed = (key + _u64(start + i) * _INCREMENT) ^ _u64(bits[i])
+        mixed = (mixed ^ (mixed >> _S0)) * _MIX0
+        mixed = (mixed ^ (mixed >> _S1)) * _MIX1
+        total += mixed ^ (mixed >> _S2)
+    return total
+
+
+# Working dtype -> the dtype it is handed to NumPy as, and the kernel.
+_PERTURB: dict[torch.dtype, tuple[torch.dtype, Callable[..., None]]] = {
+    torch.float32: (torch.float32, _perturb_float32),
+    torch.bfloat16: (torch.uint16, _perturb_bfloat16),
+    torch.float16: (torch.uint16, _perturb_float16),
+}
+
+
+class CpuKernels:
+    """`Kernels` for tensors in host memory. Results do not depend on the number of threads."""
+
+    def __init__(self, *, threads: int = 1) -> None:
+        if threads < 1:
+            raise ValueError(f"threads is {threads}: at least one is needed")
+        self._threads = threads
+
+    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
+        """See `Kernels.noise`."""
+        contract.check_counter(generation=generation, pair=pair)
+        aligned = start // _CHUNK * _CHUNK
+        out = np.empty(start - aligned + count, dtype=_i32)
+        _call(_noise, out, _u64(key), _i64(aligned), _u32(generation), _u32(pair))
+        return torch.from_numpy(out[start - aligned :])
+
+    def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
+        """See `Kernels.perturb`."""
+        contract.check_counter(generation=generation, pair=pair)
+        counter = (_u32(generation), _u32(pair))
+        tasks = []
+        for slot in slots:
+            view, kernel = _PERTURB[slot.working.dtype]
+            master, working = slot.master.numpy(), slot.working.view(view).numpy()
+            tasks += [
+                partial(
+                    _call,
+                    kernel,
+                    master[part],
+                    working[part],
+                    _u64(slot.key.noise),
+                    first,
+                    *counter,
+                    _f32(scale),
+                )
+                for first, part in _parts(master.size)
+            ]
+        self._run(tasks)
+
+    def update(
+        self,
+        slots: Sequence[Slot],
+        *,
+        generation: int,
+        pairs: Sequence[int],
+        coefficients: Sequence[int],
+        scale: float,
+    ) -> float:
+        """See `Kernels.update`."""
+        contract.check_sum(pairs, coefficients)
+        contract.check_counter(generation=generation, pair=max(pairs, default=0))
+        members = np.array(pairs, dtype=_u32), np.array(coefficients, dtype=_i32)
+        tasks = []
+        for slot in slots:
+            master = slot.master.numpy()
+            tasks += [
+                partial(
+                    _call,
+                    _update,
+                    master[part],
+                    _u64(slot.key.noise),
+                    first,
+                    _u32(generation),
+                    *members,
+                    _f64(scale),
+                )
+                for first, part in _parts(master.size)
+            ]
+        return float(sum(self._run(tasks)))
+
+    def digest(self, master: torch.Tensor, key: int) -> int:
+        """See `Kernels.digest`."""
+        bits: npt.NDArray[np.uint32] = master.numpy().view(_u32)
+        tasks = [partial(_call, _digest, bits[part], _u64(key), first) for first, part in _parts(bits.size)]
+        return sum(int(value) for value in self._run(tasks)) % 2**64
+
+    def _run(self, tasks: Sequence[Callable[[], R]]) -> list[R]:
+        """Results of the tasks, in order."""
+        if self._threads == 1 or len(tasks) < 2:  # noqa: PLR2004
+            return [task() for task in tasks]
+        results: dict[int, R] = {}
+        places = iter(range(len(tasks)))  # shared: each thread takes the next task once it is done with one
+
+        def work() -> None:
+            for place in places:
+                results[place] = tasks[place]()
+
+        with ThreadPoolExecutor(self._threads - 1) as pool:
+            others = [pool.submit(work) for _ in range(self._threads - 1)]
+            work()
+        for other in others:
+            other.result()
+        return [results[place] for place in range(len(tasks))]
+
+
+def _parts(size: int) -> Iterator[tuple[np.int64, slice]]:
+    """The tasks of a tensor: first element and slice. They do not depend on the threads, so neither do sums."""
+    for first in range(0, size, _TASK):
+        yield _i64(first), slice(first, min(first + _TASK, size))
+
+
+def _call(kernel: Callable[..., R], *args: Any) -> R:
+    """Run a kernel; if the compiled code could not be written to the cache (disk full), it is there all the same."""
+    try:
+        return kernel(*args)
+    except OSError:
+        return kernel(*args)

@@ -1,0 +1,133 @@
+"""The noise in plain torch operations, on any device.
+
+Written apart from the Numba kernels, so that each checks the other. It serves CUDA until a fused kernel does, at
+the price of some passes over memory per operation. Words are held in int64, of which torch has every operation on
+every device; products wrap at 64 bits, which leaves the words right.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from esft_worker.noise import contract
+from esft_worker.noise.contract import Slot
+
+_BLOCK = 2**22  # elements at a time: bounds the temporaries to some 300 MB
+_LOW_WORD = 0xFFFFFFFF
+
+
+class TorchKernels:
+    """`Kernels` on one torch device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._table = torch.from_numpy(contract.quantile_table().astype("int64")).to(device)
+
+    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
+        """See `Kernels.noise`."""
+        contract.check_counter(generation=generation, pair=pair)
+        first_block = start // contract.LANES
+        blocks = (start + count - 1) // contract.LANES - first_block + 1
+        words = _words(
+            torch.arange(first_block, first_block + blocks, device=self._device),
+            key=key,
+            generation=generation,
+            pair=pair,
+        )
+        offset = start - first_block * contract.LANES
+        return self._normals(words[offset : offset + count])
+
+    def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
+        """See `Kernels.perturb`."""
+        for slot, part in _parts(slots):
+            normals = self.noise(
+                slot.key.noise,
+                generation=generation,
+                pair=pair,
+                start=part.start,
+                count=part.stop - part.start,
+            )
+            change = normals.to(torch.float32).mul_(scale)
+            slot.working[part] = change.add_(slot.master[part])
+
+    def update(
+        self,
+        slots: Sequence[Slot],
+        *,
+        generation: int,
+        pairs: Sequence[int],
+        coefficients: Sequence[int],
+        scale: float,
+    ) -> float:
+        """See `Kernels.update`."""
+        contract.check_sum(pairs, coefficients)
+        squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        for slot, part in _parts(slots):
+            count = part.stop - part.start
+            total = torch.zeros(count, dtype=torch.int64, device=self._device)
+            for pair, coefficient in zip(pairs, coefficients, strict=True):
+                total += coefficient * self.noise(
+                    slot.key.noise, generation=generation, pair=pair, start=part.start, count=count
+                ).to(torch.int64)
+            old = slot.master[part].to(torch.float64)
+            new = total.to(torch.float64).mul_(scale).add_(old).to(torch.float32)
+            slot.master[part] = new
+            squares += (new.to(torch.float64) - old).square_().sum()
+        return float(squares)
+
+    def digest(self, master: torch.Tensor, key: int) -> int:
+        """See `Kernels.digest`."""
+        total = 0
+        for part in _blocks(master.numel()):
+            index = torch.arange(part.start, part.stop, device=self._device)
+            bits = master[part].view(torch.int32).to(torch.int64) & _LOW_WORD
+            mixed = (index * _signed(contract.SPLITMIX_INCREMENT) + _signed(key)) ^ bits
+            for shift, multiplier in zip(
+                contract.SPLITMIX_SHIFTS[:2], contract.SPLITMIX_MULTIPLIERS, strict=True
+            ):
+                mixed = (mixed ^ _shifted(mixed, shift)) * _signed(multiplier)
+            total += int((mixed ^ _shifted(mixed, contract.SPLITMIX_SHIFTS[2])).sum())
+        return total % 2**64
+
+    def _normals(self, words: torch.Tensor) -> torch.Tensor:
+        """Normal integers (int32) of 32-bit words (int64)."""
+        bits = ((words >> 1) | 1).to(torch.int32).to(torch.float32).view(torch.int32).to(torch.int64)
+        entry = self._table[(bits >> contract.FRACTION_BITS) & (2**contract.INDEX_BITS - 1)]
+        slope = entry & (2**contract.SLOPE_BITS - 1)
+        fall = (slope * (bits & (2**contract.FRACTION_BITS - 1))) >> contract.FALL_SHIFT
+        magnitude = (entry >> contract.SLOPE_BITS) - fall
+        return torch.where((words & 1).bool(), -magnitude, magnitude).to(torch.int32)
+
+
+def _words(blocks: torch.Tensor, *, key: int, generation: int, pair: int) -> torch.Tensor:
+    """Philox-4x32-10 of 64-bit block numbers, int64 `[n]` -> `[4 n]`, each holding a 32-bit word."""
+    c0, c1 = blocks & _LOW_WORD, blocks >> 32
+    c2, c3 = torch.full_like(blocks, generation), torch.full_like(blocks, pair)
+    k0, k1 = key & _LOW_WORD, key >> 32
+    for _ in range(contract.PHILOX_ROUNDS):
+        p0, p1 = c0 * contract.PHILOX_MULTIPLIERS[0], c2 * contract.PHILOX_MULTIPLIERS[1]
+        c0, c1 = _shifted(p1, 32) ^ c1 ^ k0, p1 & _LOW_WORD
+        c2, c3 = _shifted(p0, 32) ^ c3 ^ k1, p0 & _LOW_WORD
+        k0, k1 = (k0 + contract.PHILOX_WEYL[0]) & _LOW_WORD, (k1 + contract.PHILOX_WEYL[1]) & _LOW_WORD
+    return torch.stack((c0, c1, c2, c3), dim=1).flatten()
+
+
+def _shifted(values: torch.Tensor, shift: int) -> torch.Tensor:
+    """Logical shift to the right of 64-bit words held in int64."""
+    return (values >> shift) & (2 ** (64 - shift) - 1)
+
+
+def _signed(word: int) -> int:
+    """The int64 with the bits of a 64-bit word."""
+    return word - 2**64 if word >= 2**63 else word
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    for start in range(0, size, _BLOCK):
+        yield slice(start, min(start + _BLOCK, size))
+
+
+def _parts(slots: Sequence[Slot]) -> Iterator[tuple[Slot, slice]]:
+    for slot in slots:
+        for part in _blocks(slot.master.numel()):
+            yield slot, part

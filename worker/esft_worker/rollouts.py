@@ -1,0 +1,165 @@
+"""Turns an item of the queue into a result: which weights, which prompts, generate, grade.
+
+Grading goes on in its own process while the model's thread takes the next item, so a result comes later.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import torch
+
+from esft.errors import SpecError
+from esft.generation import Item, Kind, evaluation_shards, prompt_indices, rollout_seed, shard_bounds
+from esft.records import MemberResult
+from esft.spec import ESFineTuneSpec
+from esft_worker.engine import Rollout
+from esft_worker.grading import Grader
+from esft_worker.metrics import Stage, WorkerMetrics
+from esft_worker.replica import Replica
+from esft_worker.tasks import Example, Examples, Grade
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """A rollout whose grades may still be on their way; `grades` is None where there is nothing to grade."""
+
+    examples: int
+    tokens: int
+    grades: "Future[list[Grade]] | None"
+
+    def done(self) -> bool:
+        """Whether `result` returns at once."""
+        return self.grades is None or self.grades.done()
+
+    def result(self) -> MemberResult:
+        """Wait for the grades and average them; NaN where there is nothing to grade.
+
+        Raises:
+            TaskError: the task's reward failed.
+        """
+        grades = [] if self.grades is None else self.grades.result()
+        return MemberResult(
+            reward=_mean([grade.reward for grade in grades]),
+            score=_mean([grade.score for grade in grades]),
+            examples=self.examples,
+            tokens=self.tokens,
+        )
+
+
+class Rollouts:
+    """Evaluates members and held-out shards with a replica's model."""
+
+    def __init__(
+        self,
+        spec: ESFineTuneSpec,
+        *,
+        replica: Replica,
+        examples: Examples,
+        grader: Grader,
+        metrics: WorkerMetrics,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        """Hold what every item needs; nothing is computed yet."""
+        self._spec = spec
+        self._replica = replica
+        self._examples = examples
+        self._grader = grader
+        self._metrics = metrics
+        self._should_stop = should_stop
+
+    def member(self, index: int, *, generation: int, sigma: float) -> Scoring:
+        """Score member `index`: perturb, generate, grade. A model without finite logits has fitness NaN.
+
+        Raises:
+            Drained: the worker was asked to stop.
+        """
+        indices = prompt_indices(self._spec, generation, available=len(self._examples.train))
+        examples = [self._examples.train[place] for place in indices]
+        with self._metrics.time(Stage.PERTURB):
+            self._replica.weights.perturb(generation=generation, member=index, sigma=sigma)
+        return self._graded(examples, self._generate(examples, generation), "train", list(indices))
+
+    def evaluation(self, shard: int, *, generation: int) -> Scoring:
+        """Score one shard of the held-out prompts with the unperturbed weights.
+
+        Raises:
+            SpecError: the unperturbed model gives NaN.
+            Drained: the worker was asked to stop.
+        """
+        test = self._examples.test
+        start, stop = shard_bounds(
+            len(test), shard=shard, shards=evaluation_shards(self._spec, generation)
+        )
+        if start == stop:
+            return Scoring(examples=0, tokens=0, grades=None)
+        with self._metrics.time(Stage.PERTURB):
+            self._replica.weights.restore()
+        rollout = self._generate(test[start:stop], generation=0)
+        if not rollout.finite:
+            raise SpecError(_not_finite(generation))
+        return self._graded(test[start:stop], rollout, "test", list(range(start, stop)))
+
+    def divergence(self) -> str:
+        """Mean KL divergence a token of the model from its base, on completions of the model itself, as JSON.
+
+        Exact over the vocabulary at each position (Rao-Blackwellised): sum_v p(v) (log p(v) - log q(v)).
+        """
+        kl = self._spec.monitoring.kl
+        examples = self._examples.train[: kl.prompts if kl is not None else 0]
+        self._replica.weights.restore()
+        completions = self._generate(examples, generation=0).completions
+        current = self._replica.engine.token_logprobs(examples, completions)
+        self._replica.weights.restore_base()
+        base = self._replica.engine.token_logprobs(examples, completions)
+        total = sum(
+            float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(current, base, strict=True)
+        )
+        tokens = sum(p.shape[0] for p in current)
+        return json.dumps({"kl_divergence": total / tokens if tokens else None})
+
+    def perform(self, item: Item, *, generation: int, sigma: float) -> Scoring:
+        """Start a member or an evaluation shard."""
+        if item.kind is Kind.MEMBER:
+            return self.member(item.index, generation=generation, sigma=sigma)
+        return self.evaluation(item.index, generation=generation)
+
+    def check_base_model(self) -> None:
+        """Generate once with the unperturbed weights.
+
+        Raises:
+            SpecError: they give NaN, or the prompts do not fit the model.
+        """
+        self._replica.weights.restore()
+        if not self._generate(self._examples.train[:1], generation=0).finite:
+            raise SpecError(_not_finite(self._replica.generation))
+
+    def _generate(self, examples: Sequence[Example], generation: int) -> Rollout:
+        with self._metrics.time(Stage.GENERATE):
+            return self._replica.engine.rollout(
+                examples, seed=rollout_seed(self._spec, generation), should_stop=self._should_stop
+            )
+
+    def _graded(
+        self, examples: Sequence[Example], rollout: Rollout, split: str, indices: Sequence[int]
+    ) -> Scoring:
+        grades = self._grader.submit(split, indices, rollout.completions) if rollout.finite else None
+        return Scoring(examples=len(examples), tokens=rollout.tokens, grades=grades)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _not_finite(generation: int) -> str:
+    if generation == 0:
+        return (
+            "spec.model.source: the model gives NaN or infinite logits before any update. "
+            "Fix: use spec.model.dtype: float32 or bfloat16, or another checkpoint of the model."
+        )
+    return (
+        f"spec.evolution: the weights of generation {generation} give NaN or infinite logits. "
+        "Fix: lower learningRate or sigma and start the run afresh."
+    )
