@@ -38,7 +38,7 @@ format: $(INSTALLED) ## apply ruff's formatting and fixes
 	$(BIN)/ruff format
 
 determinism: $(INSTALLED) ## the same digest however many workers there are and die
-	$(BIN)/python bench/determinism.py
+	$(BIN)/python hack/determinism.py
 
 bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/noise.py

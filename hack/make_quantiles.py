@@ -1,11 +1,12 @@
-"""Make the quantile table of the noise contract (docs/numerics.md): `python hack/make_quantiles.py [--check]`.
+"""Make the quantile table of the noise (docs/numerics.md): `python hack/make_quantiles.py [--check]`.
 
-The table turns a 31-bit integer into a normal one without any function whose last digit depends on the device.
-It is made once and shipped; this script says where its numbers come from and shows what they are worth. It needs
-NumPy only, and prints the moments of the distribution that the table stands for, computed over every segment.
+The table turns a 31-bit integer into a normal one without any function whose last digit depends on the
+device. It is made once and shipped; this script says where its numbers come from and shows what they are
+worth. It needs NumPy only, and prints the moments of the distribution that the table stands for, computed
+over every segment.
 
-Rejected: interpolating between exact quantiles. A chord lies on one side of the curve, so that the variance comes
-out wrong by 1e-5; here each segment keeps the mean that the normal distribution has over it.
+Rejected: interpolating between exact quantiles. A chord lies on one side of the curve, so that the variance
+comes out wrong by 1e-5; here each segment keeps the mean that the normal distribution has over it.
 """
 
 import argparse
@@ -30,12 +31,12 @@ NORMAL = NormalDist()
 
 
 def segment_index(octave: int, segment: int) -> int:
-    """Where the table holds the segment: the low 5 bits of the biased float32 exponent, then the 6 of the mantissa."""
+    """Place in the table: the low 5 bits of the biased float32 exponent, then the top 6 of the mantissa."""
     return ((octave + 127) * SEGMENTS + segment) % 2**INDEX_BITS
 
 
 def segment_mean(low: float, high: float) -> float:
-    """E[z | low < p < high] of a standard normal z whose upper tail probability is p, 0 <= low < high <= 1/2."""
+    """E[z | low < p < high] of a standard normal z with upper tail probability p, 0 <= low < high <= 1/2."""
     density_at_low = NORMAL.pdf(NORMAL.inv_cdf(low)) if low > 0 else 0.0
     return (NORMAL.pdf(NORMAL.inv_cdf(high)) - density_at_low) / (high - low)
 

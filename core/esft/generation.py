@@ -9,7 +9,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
@@ -189,9 +189,8 @@ def close(
         sigma=sigma,
         fitness=fitness,
         evaluation=evaluation,
-        kl_divergence=divergence,
     )
-    return Commit(record=record, opening=opening(spec, generation + 1))
+    return Commit(record=replace(record, kl_divergence=divergence), opening=opening(spec, generation + 1))
 
 
 def _due(generation: int, every: int) -> bool:

@@ -40,8 +40,8 @@ def shape(fitness: Sequence[float], shaping: Shaping) -> tuple[float, ...]:
 
     Args:
         fitness: mean reward a member; NaN or infinite: none.
-        shaping: `zscore`, (fitness - mean) / population standard deviation; `centeredRank`, ranks spread evenly
-            from -0.5 (worst) to 0.5, equal fitness sharing the mean of its ranks; `raw`, fitness itself.
+        shaping: `zscore`, (fitness - mean) / population standard deviation; `centeredRank`, ranks spread
+            evenly from -0.5 (worst) to 0.5, equal fitness sharing its mean rank; `raw`, fitness itself.
 
     Returns:
         One finite number a member, 0 where there is no fitness. All are 0 for zscore and centeredRank when
@@ -76,7 +76,7 @@ def quantise(coefficients: Sequence[float]) -> tuple[tuple[int, ...], int]:
 
 
 def scheduled(initial: float, kind: ScheduleKind, generation: int, generations: int) -> float:
-    """Value of a scheduled quantity at a generation: `linear` and `cosine` fall from `initial` to 0 at the end.
+    """Scheduled value at a generation: `linear` and `cosine` fall from `initial` at 0 to 0 at `generations`.
 
     A value before the start or past the end is that of the start or end. Raising `generations` during a run
     changes what remains of a falling schedule.
@@ -164,7 +164,7 @@ _WEIGHTS = {"zscore": _zscores, "centeredRank": _centred_ranks, "raw": _raw}
 
 
 def _half_cosine(progress: float) -> float:
-    """(1 + cos(pi * progress)) / 2 for progress from 0 to 1: error below 1e-15, and the same on every machine.
+    """(1 + cos(pi * progress)) / 2 for progress from 0 to 1: error below 1e-15, the same on every machine.
 
     It is cos(pi * progress / 2)**2, or 1 - sin(...)**2 in the first half: Taylor's series of the sine up to
     pi / 4.

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import redis
-
 from esft.local.redis_server import EmbeddedRedis, RedisServerError, find_redis_server
 
 pytestmark = pytest.mark.integration
@@ -131,7 +130,10 @@ def test_a_program_that_does_not_start_is_one_clear_error(tmp_path: Path) -> Non
     program = tmp_path / "redis-server"
     program.write_text("#!/bin/sh\necho 'no such luck' >&2\nexit 1\n")
     program.chmod(0o755)
-    with pytest.raises(RedisServerError, match="does not start: no such luck"), EmbeddedRedis(program=program):
+    with (
+        pytest.raises(RedisServerError, match="does not start: no such luck"),
+        EmbeddedRedis(program=program),
+    ):
         pass
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from prometheus_client import CollectorRegistry, start_http_server
 
 from esft import document, logs
@@ -63,6 +64,7 @@ def _work(
     options: argparse.Namespace, environment: Mapping[str, str], *, queue: RunQueue, stop: threading.Event
 ) -> None:
     torch.set_num_threads(options.threads)
+    transformers.utils.logging.disable_progress_bar()
     spec = document.load(options.spec).spec
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)

@@ -13,14 +13,14 @@ from esft.queue import RunQueue
 from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
 from esft_worker.checkpoint import CheckpointStore
 from esft_worker.engine import TransformersEngine
-from esft_worker.grading import Grader
+from esft_worker.grading import Grader, TaskRecipe
 from esft_worker.heartbeat import Heartbeat
 from esft_worker.loop import WORKER_TTL_MILLISECONDS, Worker
 from esft_worker.metrics import Stage, WorkerMetrics
 from esft_worker.replica import Replica
 from esft_worker.rollouts import Rollouts
 from esft_worker.source import model_directory
-from esft_worker.tasks import Split, SplitName, load_examples, load_task
+from esft_worker.tasks import Split, SplitName
 from esft_worker.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -106,13 +106,13 @@ def assembled_worker(
     Raises:
         SpecError: the model, the task or their fit is wrong.
     """
+    recipe = _task_recipe(spec)
     with metrics.time(Stage.LOAD):
-        task = load_task(spec.task.name, spec.task.options)
-        train = _split("train", spec.task.train)
-        test = None if spec.task.test is None else _split("test", spec.task.test)
-        examples = load_examples(task, train=train, test=test)
-        replica = build_replica(spec, place)
-    with Grader(name=spec.task.name, options=spec.task.options, train=train, test=test) as grader:
+        _, examples = recipe.build()
+    with Grader(recipe, examples) as grader:
+        grader.start()
+        with metrics.time(Stage.LOAD):
+            replica = build_replica(spec, place)
         rollouts = Rollouts(
             spec,
             replica=replica,
@@ -132,6 +132,16 @@ def assembled_worker(
                 metrics=metrics,
                 should_stop=should_stop,
             )
+
+
+def _task_recipe(spec: ESFineTuneSpec) -> TaskRecipe:
+    task = spec.task
+    return TaskRecipe(
+        name=task.name,
+        options=task.options,
+        train=_split("train", task.train),
+        test=None if task.test is None else _split("test", task.test),
+    )
 
 
 def _split(name: SplitName, data: DataSpec) -> Split:

@@ -22,6 +22,10 @@ from esft_worker.replica import Replica
 from esft_worker.tasks import Example, Examples, Grade
 
 
+_LOGPROB_TOKENS_AT_ONCE = 4096
+"""Tokens whose whole distributions are held at a time: 2.5 GB with a vocabulary of 150,000."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scoring:
     """A rollout whose grades may still be on their way; `grades` is None where there is nothing to grade."""
@@ -110,15 +114,24 @@ class Rollouts:
         kl = self._spec.monitoring.kl
         examples = self._examples.train[: kl.prompts if kl is not None else 0]
         self._replica.weights.restore()
-        completions = self._generate(examples, generation=0).completions
-        current = self._replica.engine.token_logprobs(examples, completions)
-        self._replica.weights.restore_base()
-        base = self._replica.engine.token_logprobs(examples, completions)
-        total = sum(
-            float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(current, base, strict=True)
-        )
-        tokens = sum(p.shape[0] for p in current)
+        token_ids = self._generate(examples, generation=0).token_ids
+        pairs = list(zip(examples, token_ids, strict=True))
+        at_once = max(1, _LOGPROB_TOKENS_AT_ONCE // self._spec.decoding.max_new_tokens)
+        total = 0.0
+        for start in range(0, len(pairs), at_once):
+            total += self._divergence_of(pairs[start : start + at_once])
+        tokens = sum(map(len, token_ids))
         return json.dumps({"kl_divergence": total / tokens if tokens else None})
+
+    def _divergence_of(self, pairs: Sequence[tuple[Example, tuple[int, ...]]]) -> float:
+        """Sum over all tokens of the pairs, in nats; each model is written into the working weights once."""
+        engine, weights = self._replica.engine, self._replica.weights
+        with self._metrics.time(Stage.GENERATE):
+            weights.restore()
+            tuned = [engine.token_logprobs(example, ids) for example, ids in pairs]
+            weights.restore_base()
+            base = [engine.token_logprobs(example, ids) for example, ids in pairs]
+        return sum(float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(tuned, base, strict=True))
 
     def perform(self, item: Item, *, generation: int, sigma: float) -> Scoring:
         """Start a member or an evaluation shard."""

@@ -1,9 +1,9 @@
-"""The weights of a run on one worker: fp32 masters, from which every perturbed model is made and to which updates go.
+"""The weights of a run on one worker: fp32 masters that every perturbed model is made from.
 
-The masters change by updates only. A perturbed model is written from them, never made by adding noise to the working
-weights and taking it off again: in bfloat16 that drifts by about the size of an update within one generation, and an
-update smaller than half a unit in the last place is lost. Here neither happens, at the price of 4 bytes a parameter
-for the masters and, in host memory, a copy of the base model.
+The masters change by updates only. A perturbed model is written from them, never made by adding noise to
+the working weights and taking it off again: in bfloat16 that drifts by about the size of an update within
+one generation, and an update smaller than half a unit in the last place is lost. Here neither happens, at
+the price of 4 bytes a parameter for the masters and, in host memory, a copy of the base model.
 
 Limits: the model stays on one device and keeps its parameters' storage while this object is in use.
 """
@@ -38,11 +38,12 @@ class _Trained:
 class Weights:
     """fp32 masters of a model's trained parameters, and the operations of ES on them.
 
-    Every floating-point parameter is trained whose canonical Hugging Face name (the first one, for tied weights) an
-    `include` pattern is found in (`re.search`) and no `exclude` pattern. Whether it requires a gradient is no matter.
+    A floating-point parameter is trained when an `include` pattern and no `exclude` pattern is found
+    (`re.search`) in its canonical Hugging Face name: the first one, for tied weights. Whether it requires a
+    gradient is no matter.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         model: torch.nn.Module,
         *,
@@ -120,7 +121,8 @@ class Weights:
         Members whose coefficient is 0 cost nothing, and the two of an antithetic pair share their noise.
 
         Returns:
-            Euclidean norm of the change, without the anchor's pull. For people: its last digits depend on the device.
+            Euclidean norm of the change, without the anchor's pull. For people: its last digits depend on
+            the device.
 
         Raises:
             ValueError: coefficients that the sum has no room for.
@@ -173,7 +175,8 @@ class Weights:
             other = tensors[name]
             if other.shape != master.shape or other.dtype != master.dtype:
                 raise ValueError(
-                    f"master {name} is {other.dtype} {tuple(other.shape)}, not {master.dtype} {tuple(master.shape)}"
+                    f"master {name} is {other.dtype} {tuple(other.shape)}, "
+                    f"not {master.dtype} {tuple(master.shape)}"
                 )
         for name, master in masters.items():
             master.copy_(tensors[name])
@@ -193,9 +196,9 @@ def _selected(names: Sequence[str], *, include: Sequence[str], exclude: Sequence
     ]
     if not chosen:
         raise SpecError(
-            f"spec.evolution.parameters.include: {list(include)} without exclude {list(exclude)} leaves none of the "
-            f"model's floating-point parameters ({', '.join(names[:3])} ...). Fix: patterns that are found in "
-            "the names of the parameters to train."
+            f"spec.evolution.parameters.include: {list(include)} without exclude {list(exclude)} leaves none "
+            f"of the model's parameters ({', '.join(names[:3])} ...). Fix: give patterns that are found in the "
+            "names of the parameters to train."
         )
     return chosen
 
@@ -212,8 +215,8 @@ def _kernels(devices: set[torch.device], *, threads: int) -> Kernels:
 def _take_over(name: str, parameter: torch.nn.Parameter, *, seed: int) -> _Trained:
     if parameter.dtype not in _WORKING_DTYPES:
         raise SpecError(
-            f"spec.model.dtype: parameter {name} is {parameter.dtype}. Fix: load the model as float32, bfloat16 or "
-            "float16, or exclude the parameter in spec.evolution.parameters."
+            f"spec.model.dtype: parameter {name} is {parameter.dtype}. Fix: load the model as float32, "
+            "bfloat16 or float16, or exclude the parameter in spec.evolution.parameters."
         )
     values = parameter.detach()
     staged = not values.is_contiguous()
@@ -229,7 +232,7 @@ def _flat_float32(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 
 def _pull(master: torch.Tensor, base: torch.Tensor, share: float) -> None:
-    """master -= share * (master - base), each operation rounded to float32 for itself, as on any device."""
+    """Do master -= share * (master - base), each operation rounded to float32 by itself, as anywhere."""
     for start in range(0, master.numel(), _ANCHOR_BLOCK):
         part = master[start : start + _ANCHOR_BLOCK]
         away = part - base[start : start + _ANCHOR_BLOCK].to(master.device, torch.float32)

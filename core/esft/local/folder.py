@@ -105,6 +105,16 @@ class RunFolder:
         """Where the logs of workers and of the runner are."""
         return self.path / "logs"
 
+    @property
+    def model(self) -> Path:
+        """Where the tuned model is once the run has succeeded."""
+        return self.path / "model"
+
+    @property
+    def picture(self) -> Path:
+        """Where the curve of the run is drawn."""
+        return self.path / "fitness.png"
+
     def finished(self) -> Summary | None:
         """The summary of a run that has nothing left to do; None when there is something."""
         if self.saved is None:
@@ -171,9 +181,7 @@ class RunFolder:
         write_atomically(self.path / "run.json", json.dumps(state, indent=2) + "\n")
 
     def _rewrite_history(self) -> None:
-        write_atomically(
-            self.path / "history.jsonl", "".join(f"{line.to_json()}\n" for line in self.history)
-        )
+        write_atomically(self.path / "history.jsonl", "".join(f"{line.to_json()}\n" for line in self.history))
 
 
 def read_summary(path: Path) -> Summary | None:
@@ -262,7 +270,9 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise RunFolderError(f"{file}: not JSON ({error}). Fix: choose another folder with --output") from error
+        raise RunFolderError(
+            f"{file}: not JSON ({error}). Fix: choose another folder with --output"
+        ) from error
     return data
 
 

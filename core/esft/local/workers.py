@@ -138,10 +138,10 @@ class WorkerPool:
                     self._spawn(slot)
         return failure
 
-    def wait(self, *, seconds: float) -> bool:
-        """Wait for workers to end on their own; whether all have."""
+    def wait(self, *, seconds: float, hurry: Callable[[], bool] = lambda: False) -> bool:
+        """Wait for workers to end on their own, unless in a hurry; whether all have."""
         deadline = self._clock() + seconds
-        return all(self._wait_for(slot, deadline, lambda: False) for slot in self._slots)
+        return all(self._wait_for(slot, deadline, hurry) for slot in self._slots)
 
     def drain(self, *, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """Ask every worker to hand its leases back and end; kill what runs after the time, or once in a hurry."""

@@ -107,8 +107,8 @@ class RunQueue:
     ) -> Claim:
         """Lease items of the open generation: what was given back first, then in the opening's order.
 
-        When nothing is left and the generation cannot be closed, a copy of one item that is late is leased: one
-        that a single other worker has had for more than max(2 s, 2 x mean item time).
+        When nothing is left and the generation cannot be closed, a copy of one late item is leased: one that
+        a single other worker has had for more than max(2 s, 2 x mean item time).
 
         Args:
             worker: who claims.

@@ -68,7 +68,8 @@ class PatientRedis(redis.Redis):
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except exceptions.AuthenticationError as error:
                 raise QueueUnavailableError(
-                    f"Redis at {self.address} refused the user name or password: correct them in the URL ({error})"
+                    f"Redis at {self.address} refused the user name or password: correct them in the URL "
+                    f"({error})"
                 ) from error
             except exceptions.RedisError as error:
                 if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
@@ -76,7 +77,8 @@ class PatientRedis(redis.Redis):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise QueueUnavailableError(
-                        f"Redis at {self.address} is unavailable, in {self.patience_seconds:g} s of trying: {error}"
+                        f"Redis at {self.address} is unavailable "
+                        f"(tried for {self.patience_seconds:g} s): {error}"
                     ) from error
                 time.sleep(min(backoff.compute(failures), left))
                 failures += 1

@@ -27,7 +27,7 @@ AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A broken rule about several fields: the field to change (dotted, from the model on), what, and the fix."""
+    """A broken rule about several fields; `field` is the one to change, dotted, from the model on."""
 
     field: str
     message: str

@@ -106,7 +106,7 @@ class Checkpoint(StrictModel):
     )
     storage: Storage = Field(
         default=Storage(volume_claim=VolumeClaim(size="50Gi")),
-        description="Where checkpoints are kept: a volumeClaim or a uri.",
+        description="Where checkpoints are kept: a volumeClaim (by default one of 50Gi) or a uri.",
     )
 
 

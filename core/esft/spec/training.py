@@ -168,7 +168,7 @@ class Parameters(StrictModel):
 
 
 class Evolution(StrictModel):
-    """The Evolution Strategies algorithm (arXiv 2509.24372); the defaults are the paper's."""
+    """The Evolution Strategies algorithm (arXiv 2509.24372); population, sigma and learning rate default to the paper's."""
 
     generations: int = Field(
         default=500,

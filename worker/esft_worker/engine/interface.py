@@ -22,13 +22,18 @@ class Rollout:
 
     Attributes:
         completions: decoded text after each prompt, in the order of the prompts, without special tokens.
-        tokens: number of tokens generated, the end-of-sequence token included.
+        token_ids: the same as tokens, up to and including the end of sequence where there is one.
         finite: False when the model gave NaN or infinite logits anywhere; the completions mean nothing then.
     """
 
     completions: tuple[str, ...]
-    tokens: int
+    token_ids: tuple[tuple[int, ...], ...]
     finite: bool
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens generated."""
+        return sum(map(len, self.token_ids))
 
 
 class Engine(Protocol):
@@ -49,11 +54,11 @@ class Engine(Protocol):
         """
         ...
 
-    def token_logprobs(self, examples: Sequence[Example], completions: Sequence[str]) -> list[torch.Tensor]:
-        """Log-probabilities of the whole vocabulary at each token of each completion.
+    def token_logprobs(self, example: Example, token_ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the whole vocabulary at each token of a completion.
 
         Returns:
-            A float32 tensor [tokens, vocabulary] for each example, on the model's device.
+            A float32 tensor [tokens, vocabulary] on the model's device.
         """
         ...
 

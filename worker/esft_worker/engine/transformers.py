@@ -75,29 +75,24 @@ class TransformersEngine:
         self, examples: Sequence[Example], *, seed: int, should_stop: Callable[[], bool] = lambda: False
     ) -> Rollout:
         """See `Engine.rollout`."""
-        completions = [""] * len(examples)
-        tokens = 0
+        token_ids: list[tuple[int, ...]] = [()] * len(examples)
         finite = True
         generator = torch.Generator().manual_seed(seed)
         for batch in self._prepare(examples):
             generated, batch_finite = self._decode(batch, generator=generator, should_stop=should_stop)
             finite = finite and batch_finite
             for row, ids in zip(batch.rows, generated, strict=True):
-                tokens += len(ids)
-                completions[row] = self._tokenizer.decode(ids, skip_special_tokens=True)
-        return Rollout(completions=tuple(completions), tokens=tokens, finite=finite)
+                token_ids[row] = tuple(ids)
+        completions = self._tokenizer.batch_decode(token_ids, skip_special_tokens=True)
+        return Rollout(completions=tuple(completions), token_ids=tuple(token_ids), finite=finite)
 
     @torch.inference_mode()
-    def token_logprobs(self, examples: Sequence[Example], completions: Sequence[str]) -> list[torch.Tensor]:
+    def token_logprobs(self, example: Example, token_ids: Sequence[int]) -> torch.Tensor:
         """See `Engine.token_logprobs`."""
-        logprobs = []
-        for example, completion in zip(examples, completions, strict=True):
-            prompt = self._token_ids(example)
-            answer = self._tokenizer.encode(completion, add_special_tokens=False) + self._end_ids[:1]
-            input_ids = torch.tensor([[*prompt, *answer]], device=self._device)
-            logits = self.model(input_ids=input_ids).logits[0, len(prompt) - 1 : -1]
-            logprobs.append(torch.log_softmax(logits.float(), dim=-1))
-        return logprobs
+        prompt = self._token_ids(example)
+        input_ids = torch.tensor([[*prompt, *token_ids]], device=self._device)
+        logits = self.model(input_ids=input_ids).logits[0, len(prompt) - 1 : -1]
+        return torch.log_softmax(logits.float(), dim=-1)
 
     def save(self, directory: str) -> None:
         """See `Engine.save`."""
@@ -220,13 +215,17 @@ def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) ->
 
 
 def _load_tokenizer(directory: Path) -> Any:
+    problem = "it has no vocabulary."
     try:
-        return AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        if tokenizer.encode("a 1", add_special_tokens=False):  # transformers makes an empty one of no files
+            return tokenizer
     except (OSError, ValueError, KeyError) as error:
-        raise SpecError(
-            f"spec.model.source: no tokenizer can be loaded from {directory}: {_first_line(error)} "
-            "Fix: save the tokenizer beside the model (tokenizer.json, tokenizer_config.json)."
-        ) from error
+        problem = _first_line(error)
+    raise SpecError(
+        f"spec.model.source: no tokenizer can be loaded from {directory}: {problem} "
+        "Fix: save the tokenizer beside the model (tokenizer.json, tokenizer_config.json)."
+    )
 
 
 def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:

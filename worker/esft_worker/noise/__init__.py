@@ -1,4 +1,4 @@
-"""Counter-based noise, the same on every device: the contract, and what computes it on CPU and in plain torch."""
+"""Counter-based noise, the same on every device: the contract, Numba kernels for CPUs, plain torch."""
 
 from esft_worker.noise.contract import (
     NOISE_VERSION,

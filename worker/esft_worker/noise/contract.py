@@ -1,12 +1,12 @@
 """What every implementation of the noise agrees on; docs/numerics.md is the same in words.
 
-A run is reproducible only if each worker makes the same noise, whatever its device, its library versions or the
-order of its work. Hence integers throughout: Philox-4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as
-1, 2, 3", SC 2011) gives words, a table of quantiles turns a word into a normal integer in units of 2**-20, and a
-float enters only where a single correctly rounded operation ends in the weights.
+A run is reproducible only if each worker makes the same noise, whatever its device, its library versions or
+the order of its work. Hence integers throughout: Philox-4x32-10 (Salmon et al., "Parallel Random Numbers:
+As Easy as 1, 2, 3", SC 2011) gives words, a table of quantiles turns a word into a normal integer in units
+of 2**-20, and a float enters only where a single correctly rounded operation ends in the weights.
 
-Rejected: `torch.randn` with a generator per tensor (differs between CPU and CUDA, changes between releases, must
-be drawn in order); Box-Muller (log, sin and cos differ in the last digit between devices).
+Rejected: `torch.randn` with a generator per tensor (differs between CPU and CUDA, changes between releases,
+must be drawn in order); Box-Muller (log, sin and cos differ in the last digit between devices).
 
 Changing anything here, the table included, changes the results of every run: raise NOISE_VERSION.
 """
@@ -64,7 +64,7 @@ class Slot:
     Attributes:
         key: of the tensor.
         master: float32, 1-d, contiguous: the weights themselves.
-        working: float32, bfloat16 or float16, 1-d, contiguous, as long as `master`: what the model computes with.
+        working: what the model computes with: float32, bfloat16 or float16, 1-d, contiguous, as long.
     """
 
     key: TensorKey
@@ -102,15 +102,15 @@ class Kernels(Protocol):
     ) -> float:
         """Add scale * sum_i coefficients[i] * noise(pairs[i]) to the masters, in one pass.
 
-        The sum is exact, the product and the sum with the master are float64, the result is rounded to float32
-        once. The working weights are left alone. `scale` as of `update_scale`.
+        The sum is exact, the product and the sum with the master are float64, the result is rounded to
+        float32 once. The working weights are left alone. `scale` as of `update_scale`.
 
         Returns:
             The squared Euclidean norm of the change (float64; its last digits depend on the implementation).
         """
 
     def digest(self, master: torch.Tensor, key: int) -> int:
-        """64-bit checksum of a flat float32 tensor: the sum of splitmix64(key, element index, bits), mod 2**64."""
+        """Sum, mod 2**64, of splitmix64(key, element index, bits) over a flat float32 tensor."""
 
 
 def tensor_key(*, seed: int, name: str) -> TensorKey:
@@ -129,7 +129,7 @@ def combine_digests(digests: Iterable[tuple[str, int]]) -> str:
 
 
 def perturbation_scale(*, sigma: float, sign: int) -> float:
-    """`sign * float32(sigma) * 2**-20`: a float32 value, exact in that a power of two moves the exponent only."""
+    """`sign * float32(sigma) * 2**-20`, a float32 value: the power of two moves the exponent only."""
     return float(np.float32(math.ldexp(float(np.float32(sigma)), UNIT_EXPONENT)) * np.float32(sign))
 
 

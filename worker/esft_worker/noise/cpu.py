@@ -1,19 +1,22 @@
 """The noise on CPUs: Numba kernels that LLVM turns into vector code, spread over a few threads.
 
-Work goes in chunks of 1024 elements: words, then normals, then what is done with them, each a plain loop over
-arrays that stay in the first-level cache. The table is a constant of the compiled code, so that LLVM knows it to
-be apart from what is written. Multiplication and addition round separately: Numba forms no fused ones unless asked.
+Work goes in chunks of 1024 elements: words, then normals, then what is done with them, each a plain loop
+over arrays that stay in the first-level cache. The table is a constant of the compiled code, so that LLVM
+knows it to be apart from what is written. Multiplication and addition round separately: Numba forms no
+fused ones unless asked.
 
-Compiling takes a second or two a kernel, once a machine where a cache folder is writable, once a process elsewhere.
+Compiling takes a second or two a kernel, once a machine where a cache folder is writable, once a process
+elsewhere.
 
 Rejected: Numba's `parallel=True` (its threading layers do not survive a fork and share one global pool), C
 extensions (a compiler or a wheel for every platform).
 """
 
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -53,17 +56,35 @@ def _inlined(function: Callable[P, R]) -> Callable[P, R]:
     return cast("Callable[P, R]", numba.njit(function))
 
 
-def _kernel(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile on the first call, without the interpreter lock; cached on disk where any cache folder is writable."""
-    try:
-        return cast("Callable[P, R]", numba.njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # no folder of Numba's is writable
-        return cast("Callable[P, R]", numba.njit(nogil=True)(function))
+class _Kernel(Generic[P, R]):
+    """A function compiled on its first call that runs without the interpreter lock.
+
+    The compiled code is kept on disk where a folder of Numba's choice is writable. Where none is, or the disk
+    is full, or what lies there is damaged, it is compiled for this process alone.
+    """
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self._function = function
+        try:
+            self._compiled = _compiled(function, cache=True)
+        except RuntimeError:  # no folder is writable
+            self._compiled = _compiled(function, cache=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return self._compiled(*args, **kwargs)
+        except (OSError, EOFError, pickle.UnpicklingError):  # the cache's: kernels raise none of them
+            self._compiled = _compiled(self._function, cache=False)
+            return self._compiled(*args, **kwargs)
+
+
+def _compiled(function: Callable[P, R], *, cache: bool) -> Callable[P, R]:
+    return cast("Callable[P, R]", numba.njit(nogil=True, cache=cache)(function))
 
 
 @_inlined
 def _fill_words(words: Any, key: Any, block: Any, generation: Any, pair: Any) -> None:
-    """Philox-4x32-10 of blocks [block, block + 256); the low word of `block` does not carry within a chunk."""
+    """Philox-4x32-10 of blocks [block, block + 256), over which the low word of `block` never carries."""
     low, high = _u32(block), _u64(block) >> _WORD_BITS
     for i in range(_CHUNK // 4):
         c0, c1, c2, c3 = _u64(_u32(low + _u32(i))), high, _u64(generation), _u64(pair)
@@ -96,25 +117,26 @@ def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: An
 @_inlined
 def _bfloat16_bits(value: Any) -> Any:
     """Round to nearest, ties to even; a NaN stays one."""
-    bits = value.view(_u32)
-    rounded = (bits + _u32(0x7FFF) + ((bits >> _u32(16)) & _u32(1))) >> _u32(16)
+    bits = _f32(value).view(_u32)
+    rounded = _u32(bits + _u32(0x7FFF) + ((bits >> _u32(16)) & _u32(1))) >> _u32(16)
     return _u16(rounded if value == value else _u32(0x7FC0))  # noqa: PLR0124
 
 
 @_inlined
 def _float16_bits(value: Any) -> Any:
     """Round to nearest, ties to even, subnormal results included; a NaN stays one."""
-    bits = value.view(_u32)
-    magnitude = bits & _u32(0x7FFFFFFF)
+    bits = _f32(value).view(_u32)
+    magnitude = _u32(bits & _u32(0x7FFFFFFF))
     # Below 2**-14 the unit is 2**-24, which is that of float32 at 0.5: the addition rounds.
-    small = (magnitude.view(_f32) + _f32(0.5)).view(_u32) - _u32(0x3F000000)
-    normal = (magnitude - _u32(0x38000000) + _u32(0xFFF) + ((magnitude >> _u32(13)) & _u32(1))) >> _u32(13)
-    rounded = small if magnitude < _u32(0x38800000) else min(normal, _u32(0x7C00))
+    small = _u32(_f32(_u32(magnitude).view(_f32) + _f32(0.5)).view(_u32) - _u32(0x3F000000))
+    rebased = _u32(magnitude - _u32(0x38000000))  # the exponent's bias goes from 127 to 15
+    normal = _u32(rebased + _u32(0xFFF) + ((magnitude >> _u32(13)) & _u32(1))) >> _u32(13)
+    rounded = small if magnitude < _u32(0x38800000) else min(_u32(normal), _u32(0x7C00))
     rounded = rounded if magnitude <= _u32(0x7F800000) else _u32(0x7E00)
     return _u16(((bits >> _u32(16)) & _u32(0x8000)) | rounded)
 
 
-@_kernel
+@_Kernel
 def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     for first in range(0, out.size, _CHUNK):
@@ -123,40 +145,43 @@ def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
         out[first : first + count] = normals[:count]
 
 
-@_kernel
+@_Kernel
 def _perturb_float32(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
-        for i in range(min(_CHUNK, master.size - first)):
-            working[first + i] = master[first + i] + scale * _f32(normals[i])
+        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
+        for i in range(source.size):
+            target[i] = source[i] + scale * _f32(normals[i])
 
 
-@_kernel
+@_Kernel
 def _perturb_bfloat16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
-        for i in range(min(_CHUNK, master.size - first)):
-            working[first + i] = _bfloat16_bits(master[first + i] + scale * _f32(normals[i]))
+        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
+        for i in range(source.size):
+            target[i] = _bfloat16_bits(source[i] + scale * _f32(normals[i]))
 
 
-@_kernel
+@_Kernel
 def _perturb_float16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
-        for i in range(min(_CHUNK, master.size - first)):
-            working[first + i] = _float16_bits(master[first + i] + scale * _f32(normals[i]))
+        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
+        for i in range(source.size):
+            target[i] = _float16_bits(source[i] + scale * _f32(normals[i]))
 
 
-@_kernel
+@_Kernel
 def _update(
     master: Any, key: Any, start: Any, generation: Any, pairs: Any, coefficients: Any, scale: Any
 ) -> Any:
@@ -170,15 +195,16 @@ def _update(
             coefficient = _i64(coefficients[member])
             for i in range(_CHUNK):
                 total[i] += coefficient * _i64(normals[i])
-        for i in range(min(_CHUNK, master.size - first)):
-            old = _f64(master[first + i])
+        weights = master[first : first + _CHUNK]
+        for i in range(weights.size):
+            old = _f64(weights[i])
             new = _f32(old + _f64(total[i]) * scale)
-            master[first + i] = new
+            weights[i] = new
             squares += (_f64(new) - old) ** 2
     return squares
 
 
-@_kernel
+@_Kernel
 def _digest(bits: Any, key: Any, start: Any) -> Any:
     total = _u64(0)
     for i in range(bits.size):
@@ -210,7 +236,7 @@ class CpuKernels:
         contract.check_counter(generation=generation, pair=pair)
         aligned = start // _CHUNK * _CHUNK
         out = np.empty(start - aligned + count, dtype=_i32)
-        _call(_noise, out, _u64(key), _i64(aligned), _u32(generation), _u32(pair))
+        _noise(out, _u64(key), _i64(aligned), _u32(generation), _u32(pair))
         return torch.from_numpy(out[start - aligned :])
 
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
@@ -223,7 +249,6 @@ class CpuKernels:
             master, working = slot.master.numpy(), slot.working.view(view).numpy()
             tasks += [
                 partial(
-                    _call,
                     kernel,
                     master[part],
                     working[part],
@@ -254,7 +279,6 @@ class CpuKernels:
             master = slot.master.numpy()
             tasks += [
                 partial(
-                    _call,
                     _update,
                     master[part],
                     _u64(slot.key.noise),
@@ -270,7 +294,7 @@ class CpuKernels:
     def digest(self, master: torch.Tensor, key: int) -> int:
         """See `Kernels.digest`."""
         bits: npt.NDArray[np.uint32] = master.numpy().view(_u32)
-        tasks = [partial(_call, _digest, bits[part], _u64(key), first) for first, part in _parts(bits.size)]
+        tasks = [partial(_digest, bits[part], _u64(key), first) for first, part in _parts(bits.size)]
         return sum(int(value) for value in self._run(tasks)) % 2**64
 
     def _run(self, tasks: Sequence[Callable[[], R]]) -> list[R]:
@@ -293,14 +317,6 @@ class CpuKernels:
 
 
 def _parts(size: int) -> Iterator[tuple[np.int64, slice]]:
-    """The tasks of a tensor: first element and slice. They do not depend on the threads, so neither do sums."""
+    """First element and slice of a tensor's tasks. They, and so the sums, do not depend on the threads."""
     for first in range(0, size, _TASK):
         yield _i64(first), slice(first, min(first + _TASK, size))
-
-
-def _call(kernel: Callable[..., R], *args: Any) -> R:
-    """Run a kernel; if the compiled code could not be written to the cache (disk full), it is there all the same."""
-    try:
-        return kernel(*args)
-    except OSError:
-        return kernel(*args)

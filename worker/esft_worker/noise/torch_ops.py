@@ -1,8 +1,8 @@
 """The noise in plain torch operations, on any device.
 
-Written apart from the Numba kernels, so that each checks the other. It serves CUDA until a fused kernel does, at
-the price of some passes over memory per operation. Words are held in int64, of which torch has every operation on
-every device; products wrap at 64 bits, which leaves the words right.
+Written apart from the Numba kernels, so that each checks the other. It serves CUDA until a fused kernel
+does, at the price of some passes over memory per operation. Words are held in int64, of which torch has
+every operation on every device; products wrap at 64 bits, which leaves the words right.
 """
 
 from collections.abc import Iterator, Sequence
@@ -101,7 +101,7 @@ class TorchKernels:
 
 def _words(blocks: torch.Tensor, *, key: int, generation: int, pair: int) -> torch.Tensor:
     """Philox-4x32-10 of 64-bit block numbers, int64 `[n]` -> `[4 n]`, each holding a 32-bit word."""
-    c0, c1 = blocks & _LOW_WORD, blocks >> 32
+    c0, c1 = blocks & _LOW_WORD, _shifted(blocks, 32)
     c2, c3 = torch.full_like(blocks, generation), torch.full_like(blocks, pair)
     k0, k1 = key & _LOW_WORD, key >> 32
     for _ in range(contract.PHILOX_ROUNDS):
@@ -114,7 +114,7 @@ def _words(blocks: torch.Tensor, *, key: int, generation: int, pair: int) -> tor
 
 def _shifted(values: torch.Tensor, shift: int) -> torch.Tensor:
     """Logical shift to the right of 64-bit words held in int64."""
-    return (values >> shift) & (2 ** (64 - shift) - 1)
+    return torch.bitwise_and(values >> shift, 2 ** (64 - shift) - 1)
 
 
 def _signed(word: int) -> int:

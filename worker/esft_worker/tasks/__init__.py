@@ -5,12 +5,14 @@ from esft_worker.tasks.base import (
     Examples,
     Grade,
     Message,
+    Prompt,
     Split,
     SplitName,
     Task,
     TaskError,
     TaskOptions,
 )
+from esft_worker.tasks.recipe import TaskRecipe
 from esft_worker.tasks.registry import load_examples, load_task
 
 __all__ = [
@@ -18,11 +20,13 @@ __all__ = [
     "Examples",
     "Grade",
     "Message",
+    "Prompt",
     "Split",
     "SplitName",
     "Task",
     "TaskError",
     "TaskOptions",
+    "TaskRecipe",
     "load_examples",
     "load_task",
 ]

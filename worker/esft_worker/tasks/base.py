@@ -1,13 +1,12 @@
 """What a task is: prompts to answer, and a reward for each answer.
 
-A task is a class, not a pair of functions, so that its options are one validated model and both splits share them.
-Every process that takes part builds the examples for itself, hence `Task.examples` has to be a pure function of the
-options and the split: a set's order, the time of day or an unseeded generator would give each worker other prompts.
-`Examples.fingerprint` is how that is noticed.
+A task is a class, not a pair of functions, so that its options are one validated model which both splits
+share. Every process that takes part builds the examples for itself, hence `Task.examples` has to be a pure
+function of the options and the split: a set's order, the time of day or an unseeded generator would give each
+worker other prompts. `Examples.fingerprint` is how that is noticed.
 
-Rejected: sending examples from one process to the others (they would have to be serialisable, and a late worker would
-need them again), and rewards for whole batches (a reward is a property of one completion, and most are plain
-Python; batching them is the grader's business).
+Rejected: sending the examples from one process to the others (they would have to be serialisable, and a late
+worker would need them again), and rewards for whole batches (a reward is a property of one completion).
 """
 
 import functools
@@ -16,24 +15,29 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from esft.errors import SpecError
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
+Role = Literal["system", "user", "assistant"]
 SplitName = Literal["train", "test"]
 
 
 class TaskError(SpecError):
-    """A task does not keep its contract: its reward raised, hung or gave no number, or its examples vary."""
+    """A task breaks its contract: its reward raised, hung or gave no number, or its examples vary."""
 
 
-class Message(TypedDict):
-    """One chat message, as the chat templates of tokenizers take it."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a chat."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
+
+
+Prompt = str | tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +46,10 @@ class Example:
 
     Attributes:
         prompt: plain text to continue, or the messages of a chat, for the tokenizer's chat template.
-        data: whatever the task's `grade` wants to know (the right answer, say); not shown to the model.
+        data: whatever the task's `grade` wants to know (the right answer, say); the model does not see it.
     """
 
-    prompt: str | tuple[Message, ...]
+    prompt: Prompt
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -55,7 +59,8 @@ class Grade:
 
     Attributes:
         reward: what is maximised; finite.
-        score: the task's measure for people, such as 1 for a right answer, so that its mean is the accuracy; finite.
+        score: the task's measure for people, such as 1 for a right answer, the mean then being the accuracy;
+            finite.
     """
 
     reward: float
@@ -68,9 +73,9 @@ class Split:
 
     Attributes:
         name: `train` or `test`, for messages.
-        size: number of examples; with `source`, at most so many. None only with `source`: all of them.
-        seed: what generated examples derive from.
-        source: file to read the examples from instead of generating them.
+        size: number of examples; None only with `source`: all of it.
+        seed: what the examples are generated, or drawn from the source, with.
+        source: where to read the examples instead of generating them, such as `file:///data/train.jsonl`.
     """
 
     name: SplitName
@@ -93,12 +98,12 @@ class Examples:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hash of all prompts in order, 16 hexadecimal digits: equal wherever a run's examples are built."""
-        prompts = [[example.prompt for example in split] for split in (self.train, self.test)]
+        prompts = [[_plain(example.prompt) for example in split] for split in (self.train, self.test)]
         return hashlib.blake2b(json.dumps(prompts).encode("ascii"), digest_size=8).hexdigest()
 
 
 class TaskOptions(BaseModel):
-    """Base of a task's options: camelCase in YAML, snake_case in Python; unknown names and wrong types are errors."""
+    """Base of a task's options: camelCase in YAML, snake_case in Python, types and names as declared."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True, strict=True)
 
@@ -139,5 +144,9 @@ class Task(ABC, Generic[OptionsT]):
 
         Args:
             example: one of `examples`.
-            completion: what the model added to the prompt, without special tokens; any text, of any quality.
+            completion: what the model added to the prompt, without special tokens; any text, however bad.
         """
+
+
+def _plain(prompt: Prompt) -> object:
+    return prompt if isinstance(prompt, str) else [[message.role, message.content] for message in prompt]

@@ -1,20 +1,20 @@
 """Countdown: reach a target with each given number used once, as in "ES at Scale" (arXiv 2509.24372).
 
-The reward is the paper's: 0.1 x format + answer. Three styles of prompt exist because three kinds of model do: `chat`
-for instruction-tuned ones, `text` for base models (the prompt then opens the reasoning itself, as in the paper), and
-`compact` for models of a few million parameters, which have no room for tags.
+The reward is the paper's: 0.1 x format + answer. There are three styles of prompt because there are three
+kinds of model: `chat` for instruction-tuned ones; `text` for plain continuation, as in the paper, where the
+prompt opens the reasoning; `compact` for models of a few million parameters, which have no room for tags.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 from esft.errors import SpecError
 from pydantic import Field
 
-from esft_worker.tasks.base import Example, Grade, Message, Split, Task, TaskOptions
-from esft_worker.tasks.countdown_instances import Instance, generate, read_jsonl
+from esft_worker.tasks.base import Example, Grade, Message, Prompt, Split, Task, TaskOptions
+from esft_worker.tasks.countdown_instances import Instance, InstanceKey, draw, generate, read_jsonl
 from esft_worker.tasks.expression import parse
 
 FORMAT_WEIGHT: Final = 0.1
@@ -30,17 +30,17 @@ SYSTEM_PROMPT: Final = (
     "and then provide the user with the answer."
 )
 
-Style = Literal["chat", "text", "compact"]
-
 
 class CountdownOptions(TaskOptions):
     """`spec.task.options` of countdown."""
 
-    style: Style = Field(default="chat", description="Form of the prompt: chat, text or compact.")
+    style: Literal["chat", "text", "compact"] = Field(
+        default="chat", description="Form of the prompt: messages of a chat, plain text, or for tiny models."
+    )
     numbers: tuple[Annotated[int, Field(ge=2, le=6)], ...] = Field(
         default=(3, 4), min_length=1, max_length=5, description="How many numbers an instance may have."
     )
-    max_number: int = Field(default=99, ge=1, le=9999, description="Largest number that is given.")
+    max_number: int = Field(default=99, ge=1, le=9999, description="Largest number that may be given.")
     max_target: int = Field(default=100, ge=1, le=99_999, description="Largest target.")
 
 
@@ -50,28 +50,28 @@ class Countdown(Task[CountdownOptions]):
     options_model: ClassVar[type[CountdownOptions]] = CountdownOptions
 
     def examples(self, split: Split, *, held_out: Sequence[Example] = ()) -> list[Example]:
-        """Generate the split's instances, or read them from its JSONL file; none is one of `held_out`."""
+        """Generate the split's instances, or draw them from its JSONL file; none is one of `held_out`."""
         exclude = {_instance(example).key for example in held_out}
         if split.source is not None:
-            path = _jsonl_path(split.source, where=f"spec.task.{split.name}.source")
-            instances = read_jsonl(path, size=split.size, exclude=exclude)
-        elif split.size is None:
-            raise SpecError(f"spec.task.{split.name}: needs a size, or a source to read the instances from.")
+            instances = _from_source(split, split.source, exclude=exclude)
+        elif split.size is not None:
+            instances = self._generated(split, split.size, exclude=exclude)
         else:
-            instances = self._generated(split, size=split.size, exclude=exclude)
+            raise SpecError(f"spec.task.{split.name}: has neither size nor source. Fix: set `size`.")
         return [self._example(instance) for instance in instances]
 
     def grade(self, example: Example, completion: str) -> Grade:
         """Grade as the paper does: 0.1 x format + answer, the answer being right or not."""
         instance = _instance(example)
         if self.options.style == "compact":
-            well_formed = parse(completion) is not None
-            return _grade(1.0 if well_formed else 0.0, correct=is_correct(completion, instance))
-        response = THINK + completion if self.options.style == "text" else completion
-        answer = last_answer(response)
-        return _grade(format_score(response), correct=answer is not None and is_correct(answer, instance))
+            form, answer = float(parse(completion) is not None), completion
+        else:
+            response = THINK + completion if self.options.style == "text" else completion
+            form, answer = format_score(response), last_answer(response)
+        correct = float(is_correct(answer, instance))
+        return Grade(reward=FORMAT_WEIGHT * form + correct, score=correct)
 
-    def _generated(self, split: Split, *, size: int, exclude: set[Any]) -> list[Instance]:
+    def _generated(self, split: Split, size: int, *, exclude: Collection[InstanceKey]) -> list[Instance]:
         options = self.options
         instances = generate(
             size=size,
@@ -82,22 +82,20 @@ class Countdown(Task[CountdownOptions]):
             exclude=exclude,
         )
         if len(instances) < size:
+            beside = f", beside the {len(exclude)} of spec.task.test" if exclude else ""
             raise SpecError(
-                f"spec.task.{split.name}.size: only {len(instances)} of {size} different instances exist or could "
-                f"be found (beside {len(exclude)} of the other split) with numbers {list(options.numbers)}, "
-                f"maxNumber {options.max_number} and maxTarget {options.max_target}. "
-                "Ask for fewer, or raise spec.task.options.maxNumber or maxTarget."
+                f"spec.task.{split.name}.size: is {size}, but only {len(instances)} different instances "
+                f"were found with numbers {list(options.numbers)}, maxNumber {options.max_number} and "
+                f"maxTarget {options.max_target}{beside}. "
+                "Fix: lower it, or raise maxNumber or maxTarget in spec.task.options."
             )
         return instances
 
     def _example(self, instance: Instance) -> Example:
-        prompt: str | tuple[Message, ...]
+        prompt: Prompt
         match self.options.style:
             case "chat":
-                prompt = (
-                    {"role": "system", "content": SYSTEM_PROMPT},
-                    {"role": "user", "content": question(instance)},
-                )
+                prompt = (Message("system", SYSTEM_PROMPT), Message("user", question(instance)))
             case "text":
                 prompt = f"{SYSTEM_PROMPT}\n{question(instance)}\nLet me solve this step by step.\n{THINK}"
             case "compact":
@@ -106,7 +104,7 @@ class Countdown(Task[CountdownOptions]):
 
 
 def question(instance: Instance) -> str:
-    """Put an instance as the paper does."""
+    """Put an instance in words, as the paper does."""
     numbers = " ".join(map(str, instance.numbers))
     return (
         f"Using the numbers [{numbers}], create an equation that equals {instance.target}. "
@@ -122,25 +120,28 @@ def compact_prompt(numbers: Sequence[int], target: int) -> str:
 
 
 def format_score(response: str) -> float:
-    """Score the form of a response from 0 to 1, whatever its content.
+    """Score the form of a response, whatever its content.
 
-    1.0 where it is reasoning, a line break and an answer, each in its tags, and nothing else (one trailing line
-    break is allowed); otherwise 0.1 for a pair of think tags plus 0.5 for a pair of answer tags. Time is linear in the
-    length, which the obvious regular expressions are not.
+    Linear in the response's length, which the obvious regular expressions are not.
+
+    Returns:
+        1.0 where it is reasoning, a line break and an answer, each in its tags, and nothing else but one
+        trailing line break; otherwise 0.1 for a pair of think tags plus 0.5 for a pair of answer tags.
     """
     text = response.removesuffix("\n")
-    if (
-        text.startswith(THINK)
-        and text.endswith(ANSWER_END)
-        and f"{THINK_END}\n{ANSWER}" in text[len(THINK) : -len(ANSWER_END)]
-    ):
+    inside = text[len(THINK) : -len(ANSWER_END)]
+    if text.startswith(THINK) and text.endswith(ANSWER_END) and f"{THINK_END}\n{ANSWER}" in inside:
         return 1.0
     return 0.1 * _has_pair(response, THINK, THINK_END) + 0.5 * _has_pair(response, ANSWER, ANSWER_END)
 
 
-def last_answer(response: str) -> str | None:
-    """Give what stands in the last pair of answer tags; pairs are matched from the left and do not nest."""
-    answer = None
+def last_answer(response: str) -> str:
+    """Give what stands in the last pair of answer tags; pairs are matched from the left and do not nest.
+
+    Returns:
+        The text between the tags; empty where there is no pair.
+    """
+    answer = ""
     position = 0
     while (start := response.find(ANSWER, position)) >= 0:
         end = response.find(ANSWER_END, start + len(ANSWER))
@@ -160,8 +161,24 @@ def is_correct(answer: str, instance: Instance) -> bool:
     return value is not None and abs(value - instance.target) < TOLERANCE
 
 
-def _grade(form: float, *, correct: bool) -> Grade:
-    return Grade(reward=FORMAT_WEIGHT * form + float(correct), score=float(correct))
+def _from_source(split: Split, source: str, *, exclude: Collection[InstanceKey]) -> list[Instance]:
+    field = f"spec.task.{split.name}"
+    path = source.removeprefix("file://")
+    if "://" in path or path.endswith(".parquet"):
+        raise SpecError(
+            f"{field}.source: {source} cannot be read: countdown reads JSONL files only. "
+            'Fix: give file:///FILE.jsonl with lines such as {"numbers": [3, 5, 8], "target": 16}.'
+        )
+    instances = [instance for instance in read_jsonl(Path(path)) if instance.key not in exclude]
+    if split.size is None:
+        return instances
+    if split.size > len(instances):
+        beside = f" beside those of the {len(exclude)} of spec.task.test" if exclude else ""
+        raise SpecError(
+            f"{field}.size: is {split.size}, but {path} has only {len(instances)} instances{beside}. "
+            "Fix: lower it, or leave it out to take them all."
+        )
+    return draw(instances, size=split.size, seed=split.seed)
 
 
 def _has_pair(text: str, opening: str, closing: str) -> bool:
@@ -171,13 +188,3 @@ def _has_pair(text: str, opening: str, closing: str) -> bool:
 
 def _instance(example: Example) -> Instance:
     return Instance(numbers=example.data["numbers"], target=example.data["target"])
-
-
-def _jsonl_path(source: str, *, where: str) -> Path:
-    path = source.removeprefix("file://")
-    if "://" in path or path.endswith(".parquet"):
-        raise SpecError(
-            f"{where}: {source!r} cannot be read; countdown reads JSON lines only. "
-            'Give a file with lines such as {"numbers": [3, 5, 8], "target": 16}.'
-        )
-    return Path(path)

@@ -1,15 +1,15 @@
 """Instances of the countdown game: generated from a seed, or read from a JSONL file.
 
-An instance is made backwards: draw numbers, combine them at random until one value is left, and call that value the
-target. So every instance can be solved, without a search. Intermediate values are natural numbers, which rules out
-`8/(3-8/3)`-like puzzles; the grader accepts such answers all the same.
+An instance is made backwards: draw numbers, combine them at random until one value is left, and call that
+value the target. So every instance can be solved, and none has to be searched for. Intermediate values are
+natural numbers, so no instance needs a fraction on the way; the grader takes answers that have one.
 
-Only `random.Random.random` is used, the one method whose sequence Python promises to keep from version to version.
+Only `random.Random.random` is used, the one method whose sequence Python promises to keep between versions.
 """
 
 import json
 import random
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,8 +18,10 @@ from esft.errors import SpecError
 
 InstanceKey = tuple[tuple[int, ...], int]
 
-MAX_MISSES: Final = 50_000
+MAX_MISSES: Final = 20_000
 """Draws in a row that give nothing new before the instances count as used up."""
+
+_LINE: Final = '{"numbers": [3, 5, 8], "target": 16}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class Instance:
         return tuple(sorted(self.numbers)), self.target
 
 
-def generate(
+def generate(  # noqa: PLR0913 - all keyword-only, and each one a property of the data set
     *,
     size: int,
     seed: int,
@@ -49,21 +51,24 @@ def generate(
     Args:
         size: number of instances.
         seed: what they derive from.
-        counts: how many numbers an instance may have; each is as likely.
+        counts: how many numbers an instance may have; each is drawn as often.
         max_number: numbers are drawn evenly from 1 to this.
         max_target: targets are from 1 to this.
         exclude: keys of instances not to make.
 
     Returns:
-        `size` instances, or fewer where `MAX_MISSES` draws in a row found no further one.
+        `size` instances, or fewer where `MAX_MISSES` draws in a row gave no further one.
     """
+    generator = random.Random(seed)  # noqa: S311 - not for secrets
     seen = set(exclude)
     instances: list[Instance] = []
-    draws = _draws(seed=seed, counts=counts, max_number=max_number, max_target=max_target)
     misses = 0
     while len(instances) < size and misses < MAX_MISSES:
-        instance = next(draws)
-        if instance is None or instance.key in seen:
+        count = counts[_below(len(counts), generator)]
+        numbers = tuple(1 + _below(max_number, generator) for _ in range(count))
+        target = _combine_all(numbers, generator)
+        instance = Instance(numbers=numbers, target=target or 0)
+        if target is None or target > max_target or instance.key in seen:
             misses += 1
             continue
         misses = 0
@@ -72,61 +77,56 @@ def generate(
     return instances
 
 
-def read_jsonl(path: Path, *, size: int | None, exclude: Collection[InstanceKey] = ()) -> list[Instance]:
-    """Read one instance a line, as `{"numbers": [3, 5, 8], "target": 16}`; other keys and blank lines are ignored.
+def draw(instances: Sequence[Instance], *, size: int, seed: int) -> list[Instance]:
+    """Draw `size` of the instances without replacement; the first k are those of `size=k`."""
+    generator = random.Random(seed)  # noqa: S311 - not for secrets
+    pool = list(instances)
+    for place in range(size):
+        other = place + _below(len(pool) - place, generator)
+        pool[place], pool[other] = pool[other], pool[place]
+    return pool[:size]
 
-    Args:
-        path: the file, UTF-8.
-        size: at most so many instances; None: all.
-        exclude: keys of instances to leave out.
+
+def read_jsonl(path: Path) -> list[Instance]:
+    """Read one instance a line, as `{"numbers": [3, 5, 8], "target": 16}`.
+
+    Other keys and blank lines are ignored, and only the first of equal instances is kept.
 
     Raises:
         SpecError: the file cannot be read or a line is wrong; the message starts with the file and the line.
     """
-    instances: list[Instance] = []
+    instances: dict[InstanceKey, Instance] = {}
     try:
         with path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
-                if size is not None and len(instances) >= size:
-                    break
                 if line.strip():
                     instance = _parse_line(line, where=f"{path}:{number}")
-                    if instance.key not in exclude:
-                        instances.append(instance)
+                    instances.setdefault(instance.key, instance)
     except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise SpecError(f"{path}: cannot be read: {error.strerror}. Fix: check the path.") from error
     except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}: is not UTF-8 text ({error.reason}). Save it as JSON lines in UTF-8."
-        ) from error
-    return instances
+        raise SpecError(f"{path}: is not text ({error.reason}). Fix: give a JSONL file in UTF-8.") from error
+    return list(instances.values())
 
 
-def _draws(
-    *, seed: int, counts: Sequence[int], max_number: int, max_target: int
-) -> Iterator[Instance | None]:
-    """Draw instances without end; None for a draw whose target is out of range."""
-    generator = random.Random(seed)  # noqa: S311 - not for secrets
+def _below(bound: int, generator: random.Random) -> int:
+    return int(generator.random() * bound)
 
-    def below(bound: int) -> int:
-        return int(generator.random() * bound)
 
-    while True:
-        numbers = tuple(1 + below(max_number) for _ in range(counts[below(len(counts))]))
-        values = list(numbers)
-        while len(values) > 1:
-            left = values.pop(below(len(values)))
-            right = values.pop(below(len(values)))
-            value = _combine(below(4), max(left, right), min(left, right))
-            if value is None:
-                break
-            values.append(value)
-        solved = len(values) == 1 and values[0] <= max_target
-        yield Instance(numbers=numbers, target=values[0]) if solved else None
+def _combine_all(numbers: Sequence[int], generator: random.Random) -> int | None:
+    """Combine random pairs by random operations; None where a result is not a natural number."""
+    values = list(numbers)
+    while len(values) > 1:
+        left = values.pop(_below(len(values), generator))
+        right = values.pop(_below(len(values), generator))
+        value = _combine(_below(4, generator), max(left, right), min(left, right))
+        if value is None:
+            return None
+        values.append(value)
+    return values[0]
 
 
 def _combine(operation: int, larger: int, smaller: int) -> int | None:
-    """Combine two natural numbers; None where the result is not one."""
     match operation:
         case 0:
             return larger + smaller
@@ -139,24 +139,20 @@ def _combine(operation: int, larger: int, smaller: int) -> int | None:
 
 
 def _parse_line(line: str, *, where: str) -> Instance:
-    example = '{"numbers": [3, 5, 8], "target": 16}'
     try:
         data: Any = json.loads(line)
-    except ValueError as error:
-        raise SpecError(
-            f"{where}: not JSON ({error}). Write one object a line, such as {example}."
-        ) from error
-    if not isinstance(data, dict):
-        raise SpecError(f"{where}: not an object. Write one object a line, such as {example}.")
-    numbers, target = data.get("numbers"), data.get("target")
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{where}: is not JSON ({error}). Fix: write lines such as {_LINE}.") from error
+    numbers, target = (data.get("numbers"), data.get("target")) if isinstance(data, dict) else (None, None)
     if not (
         isinstance(numbers, list) and len(numbers) > 1 and all(_is_natural(number) for number in numbers)
     ):
         raise SpecError(
-            f'{where}: "numbers" has to be a list of two or more natural numbers, as in {example}.'
+            f'{where}: "numbers" is not a list of two or more natural numbers. '
+            f"Fix: write lines such as {_LINE}."
         )
     if isinstance(target, bool) or not isinstance(target, int):
-        raise SpecError(f'{where}: "target" has to be an integer, as in {example}.')
+        raise SpecError(f'{where}: "target" is not an integer. Fix: write lines such as {_LINE}.')
     return Instance(numbers=tuple(numbers), target=target)
 
 

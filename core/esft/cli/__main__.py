@@ -1,0 +1,5 @@
+"""`python -m esft.cli`."""
+
+from esft.cli.app import main
+
+main()

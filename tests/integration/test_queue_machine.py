@@ -1,0 +1,448 @@
+"""The queue's invariants, tried on a real server by hypothesis with any order of calls that it can think of.
+
+The machine does to the server what workers, crashes, lost replies and racing commits do, with the clock in
+its hand, and compares with a plain model after every step: no item is lost, nothing counts twice, the log has
+no gap and never changes, an item has two holders at most, the counters are right, and a fresh worker can
+always end the generation.
+"""
+
+# ruff: noqa: S106 - the token of a claim is no secret
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import hypothesis.strategies as st
+import pytest
+import redis
+from esft.errors import SpecError
+from esft.queue import ClaimStatus, Opening, RunQueue
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+pytestmark = pytest.mark.integration
+
+WORKERS = ("one", "two", "three", "four")
+TTL = 5_000
+
+workers = st.sampled_from(WORKERS)
+lost_reply = st.booleans()
+openings = st.builds(
+    lambda required, optional, needed: (required, optional, min(needed, optional)),
+    st.integers(0, 2),
+    st.integers(0, 4),
+    st.integers(0, 4),
+)
+
+
+def make_opening(generation: int, shape: tuple[int, int, int]) -> Opening:
+    required, optional, needed = shape
+    members = tuple(f"member:{index}" for index in range(optional))
+    shards = tuple(f"evaluation:{index}" for index in range(required))
+    # Optional ones between the required ones, so that order and kind are not the same.
+    return Opening(
+        generation=generation,
+        items=shards[:1] + members + shards[1:],
+        optional=members,
+        optional_needed=needed,
+        parameters=f"parameters of {generation}",
+    )
+
+
+@dataclass
+class Holder:
+    worker: str
+    token: str
+    since: int
+    deadline: int
+
+
+@dataclass
+class Model:
+    """What the queue should be, in a few plain containers."""
+
+    opening: Opening
+    now: int = 1_750_000_000_000
+    finished: bool = False
+    todo: list[str] = field(default_factory=list)
+    leases: dict[str, list[Holder]] = field(default_factory=dict)
+    results: dict[str, tuple[str, str]] = field(default_factory=dict)  # item -> (worker, result)
+    workers: dict[str, int] = field(default_factory=dict)  # name -> when it drops out
+    log: list[str] = field(default_factory=list)
+    digests: dict[int, str] = field(default_factory=dict)
+    mismatches: set[tuple[int, str, str]] = field(default_factory=set)
+    counters: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("reported", "duplicates", "stale", "leases_expired", "backups"), 0
+        )
+    )
+    mean: float = 0.0
+
+    def open(self, opening: Opening) -> None:
+        self.opening = opening
+        self.todo, self.leases, self.results = list(opening.items), {}, {}
+
+    @property
+    def late_after(self) -> float:
+        return max(2000, 2 * self.mean)
+
+    def release(self, ended: Callable[[Holder], bool]) -> int:
+        count, orphans = 0, []
+        for item in self.opening.items:
+            holders = self.leases.get(item, [])
+            kept = [holder for holder in holders if not ended(holder)]
+            count += len(holders) - len(kept)
+            if kept:
+                self.leases[item] = kept
+            elif holders:
+                del self.leases[item]
+                orphans.append(item)
+        self.todo = orphans + self.todo
+        return count
+
+    def sweep(self) -> None:
+        silent = {worker for worker, expiry in self.workers.items() if expiry <= self.now}
+        for worker in silent:
+            del self.workers[worker]
+        self.counters["leases_expired"] += self.release(
+            lambda holder: holder.deadline <= self.now or holder.worker in silent
+        )
+
+    @property
+    def sufficient(self) -> bool:
+        optional = set(self.opening.optional)
+        return (
+            all(item in self.results for item in self.opening.items if item not in optional)
+            and len(optional & set(self.results)) >= self.opening.optional_needed
+        )
+
+    @property
+    def closable(self) -> bool:
+        return (
+            self.sufficient
+            and not self.todo
+            and all(self.now - holders[0].since > self.late_after for holders in self.leases.values())
+        )
+
+    def claim(
+        self, worker: str, count: int, token: str, lease: int | None
+    ) -> tuple[ClaimStatus, tuple[str, ...]]:
+        if self.finished:
+            return ClaimStatus.FINISHED, ()
+        self.sweep()
+        held = tuple(
+            item
+            for item in self.opening.items
+            if any((holder.worker, holder.token) == (worker, token) for holder in self.leases.get(item, []))
+        )
+        if held:
+            return ClaimStatus.ITEMS, held
+        if self.closable:
+            return ClaimStatus.COMPLETE, ()
+        items = tuple(self.todo[:count])
+        del self.todo[:count]
+        if not items:
+            items = self.backup(worker)
+        for item in items:
+            length = lease or self.lease_length(len(items))
+            self.leases.setdefault(item, []).append(Holder(worker, token, self.now, self.now + length))
+        return (ClaimStatus.ITEMS if items else ClaimStatus.WAIT), items
+
+    def lease_length(self, items: int) -> int:
+        if not self.counters["reported"]:
+            return 600_000
+        return max(30_000, int(-(-4 * self.mean * items // 1)))
+
+    def backup(self, worker: str) -> tuple[str, ...]:
+        late = [
+            (holders[0].since, -self.opening.items.index(item), item)
+            for item, holders in self.leases.items()
+            if len(holders) == 1
+            and holders[0].worker != worker
+            and self.now - holders[0].since > self.late_after
+        ]
+        if not late:
+            return ()
+        self.counters["backups"] += 1
+        return (min(late)[2],)
+
+    def report(self, worker: str, generation: int, item: str, result: str, milliseconds: int) -> bool:
+        if self.finished or generation != self.opening.generation:
+            self.counters["stale"] += 1
+            return False
+        if item in self.results:
+            accepted = self.results[item][0] == worker
+            self.counters["duplicates"] += not accepted
+            return accepted
+        self.results[item] = worker, result
+        if not self.leases.pop(item, None):
+            self.todo.remove(item)
+        self.counters["reported"] += 1
+        weight = min(self.counters["reported"], 64)
+        self.mean = float(f"{self.mean + (milliseconds - self.mean) / weight:.3f}")
+        return True
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """Anything that may happen to a run, in any order."""
+
+    client: ClassVar[redis.Redis]
+    numbers: "ClassVar[itertools.count[int]]" = itertools.count()
+
+    @initialize(shape=openings, records=st.integers(0, 2))
+    def create(self, shape: tuple[int, int, int], records: int) -> None:
+        self.queue = RunQueue(self.client, f"machine-{next(self.numbers)}", clock=lambda: self.model.now)
+        opening = make_opening(records, shape)
+        self.model = Model(opening, log=[f"seeded {index}" for index in range(records)])
+        self.model.open(opening)
+        self.tokens = itertools.count()
+        assert self.queue.create(fingerprint="f", log=self.model.log, opening=opening)
+        assert not self.queue.create(fingerprint="g", log=[], opening=make_opening(0, (1, 1, 1)))
+
+    @rule(milliseconds=st.sampled_from([1, 300, 1_000, 2_000, 2_001, 5_000, 31_000, 700_000]))
+    def time_passes(self, milliseconds: int) -> None:
+        self.model.now += milliseconds
+
+    @rule()
+    def server_forgets_the_scripts(self) -> None:
+        self.client.script_flush()
+
+    @rule(worker=workers, lost=lost_reply)
+    def join(self, worker: str, lost: bool) -> None:  # noqa: FBT001
+        if not self.model.finished:
+            self.model.release(lambda holder: holder.worker == worker)
+            self.model.workers[worker] = self.model.now + TTL
+        state = self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL, info="")
+        if lost:
+            assert self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL, info="") == state
+        assert state == self.queue.state()
+
+    @rule(worker=workers)
+    def join_with_another_specification(self, worker: str) -> None:
+        with pytest.raises(SpecError):
+            self.queue.join(worker, fingerprint="g", ttl_milliseconds=TTL, info="")
+
+    @rule(worker=workers)
+    def heartbeat(self, worker: str) -> None:
+        if not self.model.finished:
+            self.model.workers[worker] = self.model.now + TTL
+        beat = self.queue.heartbeat(worker, ttl_milliseconds=TTL)
+        assert (beat.finished, beat.generation) == (self.model.finished, self.model.opening.generation)
+
+    @rule(worker=workers)
+    def leave(self, worker: str) -> None:
+        count = 0
+        if not self.model.finished:
+            count = self.model.release(lambda holder: holder.worker == worker)
+        self.model.workers.pop(worker, None)
+        assert self.queue.leave(worker) == count
+
+    @rule(
+        worker=workers,
+        count=st.integers(1, 4),
+        lease=st.sampled_from([None, 1, 1_500, 10_000]),
+        lost=lost_reply,
+    )
+    def claim(self, worker: str, count: int, lease: int | None, lost: bool) -> None:  # noqa: FBT001
+        token = str(next(self.tokens))
+        expected = self.model.claim(worker, count, token, lease)
+        for _ in range(2 if lost else 1):
+            claim = self.queue.claim(
+                worker,
+                generation=self.model.opening.generation,
+                count=count,
+                token=token,
+                lease_milliseconds=lease,
+            )
+            assert (claim.status, claim.items) == expected
+            assert claim.generation == self.model.opening.generation
+            waits = claim.status is ClaimStatus.WAIT
+            assert (10 <= claim.wait_milliseconds <= 1000) if waits else claim.wait_milliseconds == 0
+
+    @rule(worker=workers, offset=st.sampled_from([-1, 1]))
+    def claim_of_another_generation(self, worker: str, offset: int) -> None:
+        expected = ClaimStatus.FINISHED if self.model.finished else ClaimStatus.BEHIND
+        generation = self.model.opening.generation
+        claim = self.queue.claim(
+            worker, generation=generation + offset, count=1, token="t", lease_milliseconds=1
+        )
+        assert (claim.status, claim.generation) == (expected, generation)
+
+    @precondition(lambda self: self.model.opening.items)
+    @rule(
+        data=st.data(), worker=workers, milliseconds=st.sampled_from([0, 333, 4_000, 20_000]), lost=lost_reply
+    )
+    def report_anything(self, data: st.DataObject, worker: str, milliseconds: int, lost: bool) -> None:  # noqa: FBT001
+        item = data.draw(st.sampled_from(self.model.opening.items))
+        self.report(worker, item, milliseconds, 2 if lost else 1)
+
+    @precondition(lambda self: self.model.leases)
+    @rule(data=st.data(), milliseconds=st.sampled_from([333, 4_000]), lost=lost_reply)
+    def report_what_is_held(self, data: st.DataObject, milliseconds: int, lost: bool) -> None:  # noqa: FBT001
+        item = data.draw(st.sampled_from(sorted(self.model.leases)))
+        holder = data.draw(st.sampled_from(self.model.leases[item]))
+        self.report(holder.worker, item, milliseconds, 2 if lost else 1)
+
+    def report(self, worker: str, item: str, milliseconds: int, times: int) -> None:
+        generation = self.model.opening.generation
+        result = f"{item} by {worker}"
+        for _ in range(times):
+            accepted = self.model.report(worker, generation, item, result, milliseconds)
+            outcome = self.queue.report(
+                worker, generation=generation, item=item, result=result, milliseconds=milliseconds
+            )
+            assert outcome.accepted == accepted
+            assert outcome.complete == (self.model.closable and not self.model.finished)
+
+    @rule(worker=workers, offset=st.sampled_from([-1, 1]))
+    def report_for_another_generation(self, worker: str, offset: int) -> None:
+        generation = self.model.opening.generation + offset
+        self.model.report(worker, generation, "member:0", "stale", 1)
+        outcome = self.queue.report(
+            worker, generation=generation, item="member:0", result="stale", milliseconds=1
+        )
+        assert not outcome.accepted
+        assert not outcome.complete
+
+    @rule(shape=openings, lost=lost_reply)
+    def commit(self, shape: tuple[int, int, int], lost: bool) -> None:  # noqa: FBT001
+        generation = self.model.opening.generation
+        opening = make_opening(generation + 1, shape)
+        record = f"record of {generation}"
+        if self.model.finished:
+            assert self.queue.commit(generation=generation, record=record, opening=opening) is None
+            return
+        if not self.model.sufficient:
+            with pytest.raises(ValueError, match="lacks results"):
+                self.queue.commit(generation=generation, record=record, opening=opening)
+            return
+        assert self.queue.commit(generation=generation, record=record, opening=opening) == record
+        if lost:
+            assert self.queue.commit(generation=generation, record=record, opening=opening) == record
+        self.model.log.append(record)
+        self.model.open(opening)
+
+    @precondition(lambda self: self.model.log)
+    @rule(data=st.data(), shape=openings)
+    def commit_that_lost_the_race(self, data: st.DataObject, shape: tuple[int, int, int]) -> None:
+        generation = data.draw(st.integers(max(0, len(self.model.log) - 2), len(self.model.log) - 1))
+        committed = self.queue.commit(
+            generation=generation, record="too late", opening=make_opening(generation + 1, shape)
+        )
+        assert committed == self.model.log[generation]
+
+    @rule(shape=openings)
+    def commit_of_the_future(self, shape: tuple[int, int, int]) -> None:
+        generation = self.model.opening.generation + 1
+        with pytest.raises(ValueError, match="is not open yet"):
+            self.queue.commit(generation=generation, record="r", opening=make_opening(generation + 1, shape))
+
+    @rule(worker=workers, digest=st.sampled_from(["aa", "bb"]), lost=lost_reply)
+    def digest(self, worker: str, digest: str, lost: bool) -> None:  # noqa: FBT001
+        generation = self.model.opening.generation
+        agreed = self.model.digests.setdefault(generation, digest)
+        if agreed != digest:
+            self.model.mismatches.add((generation, worker, digest))
+        for _ in range(2 if lost else 1):
+            assert self.queue.digest(worker, generation=generation, digest=digest) == agreed
+
+    @precondition(lambda self: len(self.model.log) > 2)
+    @rule(phase=st.sampled_from(["Succeeded", "Failed"]))
+    def finish(self, phase: str) -> None:
+        before = self.queue.state()
+        state = self.queue.finish(phase=phase, reason="Reason", message="", result="{}", ttl_seconds=600)
+        if self.model.finished:
+            assert state == before
+        else:
+            assert (state.phase, state.reason, state.result) == (phase, "Reason", "{}")
+        self.model.finished = True
+
+    @invariant()
+    def queue_is_as_the_model(self) -> None:
+        model, state = self.model, self.queue.state()
+        assert state.opening == model.opening
+        assert state.finished == model.finished
+        assert (state.done, state.outstanding, state.todo) == (
+            len(model.results),
+            len(model.leases),
+            len(model.todo),
+        )
+        assert state.counters == {**model.counters, "digest_mismatches": len(model.mismatches)}
+        assert state.workers == sum(expiry > model.now for expiry in model.workers.values())
+        assert self.queue.results(model.opening.generation) == {
+            item: result for item, (_, result) in model.results.items()
+        }
+
+    @invariant()
+    def no_item_is_lost_or_held_by_more_than_two(self) -> None:
+        key = f"esft:{{{self.queue.run}}}:"
+        reported = self.client.hkeys(key + "results")
+        held = self.client.hgetall(key + "leases")
+        waiting = self.client.lrange(key + "todo", 0, -1)
+        assert sorted([*reported, *held, *waiting]) == sorted(self.model.opening.items)
+        for holders in held.values():
+            names = holders.split(" ")[2::4]
+            assert len(names) in {1, 2}
+            assert len(set(names)) == len(names)
+
+    @invariant()
+    def log_has_no_gap_and_never_changes(self) -> None:
+        assert [entry.record for entry in self.queue.updates(0)] == self.model.log
+        assert self.model.opening.generation == len(self.model.log)
+
+    @invariant()
+    def what_is_finished_expires(self) -> None:
+        if self.model.finished:
+            assert all(self.client.ttl(key) > 0 for key in self.queue.keys if self.client.exists(key))
+
+    def teardown(self) -> None:
+        """Whatever happened: when all others are gone, one fresh worker ends the generation."""
+        if not hasattr(self, "queue"):
+            return
+        model, generation = self.model, self.model.opening.generation
+        if not model.finished:
+            model.now += 700_000_000
+            self.queue.join("fresh", fingerprint="f", ttl_milliseconds=TTL, info="")
+            missing = set(model.opening.items) - set(model.results)
+            while missing:
+                claim = self.queue.claim(
+                    "fresh",
+                    generation=generation,
+                    count=2,
+                    token=f"fresh-{len(missing)}",
+                    lease_milliseconds=1000,
+                )
+                if claim.status is ClaimStatus.COMPLETE:
+                    break
+                assert claim.items
+                for item in claim.items:
+                    missing.remove(item)
+                    self.queue.report("fresh", generation=generation, item=item, result="", milliseconds=0)
+            assert not missing
+            opening = make_opening(generation + 1, (1, 1, 1))
+            assert self.queue.commit(generation=generation, record="last", opening=opening) == "last"
+        self.queue.delete()
+        assert self.client.keys(f"esft:{{{self.queue.run}}}:*") == []
+
+
+def test_any_order_of_calls(redis_client: redis.Redis) -> None:
+    class Machine(QueueMachine):
+        client = redis_client
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=100,
+            stateful_step_count=60,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
