@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from esft.errors import EXIT_INTERRUPTED
+
 ROOT = Path(__file__).resolve().parent.parent
 JOB = ROOT / "examples" / "countdown-tiny.yaml"
 SMALLER = (
@@ -48,14 +50,24 @@ class Run:
         self.interruptions = 0
         self.kills = 0
         self._scenario = scenario
-        self._command = [sys.executable, "-m", "esft.cli", "run", str(job), "--workers", str(scenario.workers)]
+        self._command = [
+            sys.executable,
+            "-m",
+            "esft.cli",
+            "run",
+            str(job),
+            "--workers",
+            str(scenario.workers),
+        ]
         self._command += ["--output", str(output)]
         for setting in (*settings, *scenario.settings):
             self._command += ["--set", setting]
         self._start()
 
     def _start(self) -> None:
-        self.process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            self._command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
 
     def finish(self) -> str:
         """Wait for the end, disturbing meanwhile; returns the final digest."""
@@ -66,15 +78,19 @@ class Run:
             except subprocess.TimeoutExpired:
                 if time.monotonic() > deadline:
                     self.process.kill()
-                    raise SystemExit(f"{self._scenario.name}: no end within {RUN_LIMIT_SECONDS:.0f} s") from None
+                    raise SystemExit(
+                        f"{self._scenario.name}: no end within {RUN_LIMIT_SECONDS:.0f} s"
+                    ) from None
                 if self._scenario.disturb is not None:
                     self._scenario.disturb(self)
                 continue
-            if self.process.returncode == 130 and self.interruptions:
+            if self.process.returncode == EXIT_INTERRUPTED and self.interruptions:
                 self._start()
                 continue
             if self.process.returncode != 0:
-                raise SystemExit(f"{self._scenario.name}: exit code {self.process.returncode}: {errors.strip()}")
+                raise SystemExit(
+                    f"{self._scenario.name}: exit code {self.process.returncode}: {errors.strip()}"
+                )
             summary: dict[str, str] = json.loads((self.output / "summary.json").read_text())
             return summary["digest"]
 

@@ -11,6 +11,7 @@ import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
 from esft.queue import connect
 
 
@@ -56,10 +57,11 @@ class RedisProcess:
             self._process = None
 
     def _wait_until_it_answers(self, process: subprocess.Popen[bytes]) -> None:
+        once = Retry(NoBackoff(), 0)
         deadline = time.monotonic() + 20
         while True:
             try:
-                with redis.Redis(unix_socket_path=str(self.socket), retry=Retry(NoBackoff(), 0)) as client:
+                with redis.Redis(unix_socket_path=str(self.socket), retry=once) as client:
                     client.ping()
             except redis.AuthenticationError:
                 return
@@ -73,7 +75,7 @@ class RedisProcess:
 
 @pytest.fixture(scope="session")
 def start_redis() -> Iterator[Callable[..., RedisProcess]]:
-    """Start further servers: `start_redis("--appendonly", "yes")`; they end with the session at the latest."""
+    """Start further servers: `start_redis("--appendonly", "yes")`; they end with the session."""
     # Not pytest's tmp_path: a socket's path may have about 100 characters only.
     with tempfile.TemporaryDirectory(prefix="esft-test-") as parent:
         servers: list[RedisProcess] = []

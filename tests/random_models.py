@@ -36,8 +36,19 @@ def save_random_model(
     directory: Path, architecture: str = "qwen2", *, seed: int = 0, chat: bool = False, words: int = 128
 ) -> Path:
     """A model with random weights and a tokenizer of the integers below `words`, the operators and a few words."""
-    vocabulary = ["<pad>", "<eos>", "<unk>", *"()+-*/=:", "system", "user", "assistant", *map(str, range(words))]
-    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    vocabulary = [
+        "<pad>",
+        "<eos>",
+        "<unk>",
+        *"()+-*/=:",
+        "system",
+        "user",
+        "assistant",
+        *map(str, range(words)),
+    ]
+    tokenizer = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
     )

@@ -11,7 +11,7 @@ its fields is right, so correcting a file may take two rounds.
 import os.path
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -186,14 +186,14 @@ def _unknown(location: Location) -> Location | None:
         if field_at(ESFineTune, here) is None:
             return here
         if end < len(location) and model_at(ESFineTune, here) is None:
-            return None if is_free(here) else location[: end + 1]
+            return None if _is_free(here) else location[: end + 1]
     return None
 
 
-def is_free(location: Location) -> bool:
+def _is_free(location: Location) -> bool:
     """Whether the schema has an object without a schema of its own at a location."""
     schema = field_at(ESFineTune, location)
-    return schema is not None and "dict[" in str(schema.annotation)
+    return schema is not None and get_origin(schema.annotation) is dict
 
 
 def _make_absolute(content: dict[str, Any], folder: Path) -> None:

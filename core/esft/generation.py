@@ -144,7 +144,9 @@ def prompt_indices(spec: ESFineTuneSpec, generation: int, *, available: int) -> 
     wanted = spec.evolution.prompts_per_generation
     if wanted is None or wanted >= available:
         return range(available)
-    return sorted(random.Random(f"prompts/{spec.evolution.seed}/{generation}").sample(range(available), wanted))  # noqa: S311
+    return sorted(
+        random.Random(f"prompts/{spec.evolution.seed}/{generation}").sample(range(available), wanted)
+    )
 
 
 def rollout_seed(spec: ESFineTuneSpec, generation: int) -> int:
@@ -232,7 +234,10 @@ def _stop(
     """Reason and message where the held-out score ends the run early."""
     target, patience = spec.stop.target_score, spec.stop.patience
     if target is not None and generation > 0 and evaluation.score >= target:
-        return "TargetScoreReached", f"Score {evaluation.score:.4f} reached targetScore {target} at {generation}."
+        return (
+            "TargetScoreReached",
+            f"Score {evaluation.score:.4f} reached targetScore {target} at {generation}.",
+        )
     scores = [record.evaluation.score for record in log if record.evaluation is not None] + [evaluation.score]
     best = max(range(len(scores)), key=scores.__getitem__)
     if patience is not None and len(scores) - 1 - best >= patience:

@@ -174,16 +174,16 @@ class Values:
                 for source in self._sources(value_node, location):
                     merged = {**self._merged(source, location, place), **merged}
             elif key in own:
-                problem = Problem(
-                    dotted((*location, key)),
-                    f"is given twice, first on line {self.places[*location, key]}",
-                    "keep one of the two",
-                    line=line,
-                )
-                self.problems.append(problem)
+                self.problems.append(self._repeated((*location, key), line, place))
             else:
                 own[key] = self.make(value_node, (*location, key), line if place is None else place)
         return {**merged, **own}
+
+    def _repeated(self, location: Location, line: int, place: str | None) -> Problem:
+        path, fix = dotted(location), "keep one of the two"
+        if place is not None:
+            return Problem(path, "is given twice", fix, override=place)
+        return Problem(path, f"is given twice, first on line {self.places[location]}", fix, line=line)
 
     def _sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
         """The mappings that a merge key names; of several, the first to have a key wins (YAML 1.1)."""

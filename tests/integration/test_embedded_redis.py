@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from esft.local.redis_server import EmbeddedRedis, RedisServerError, find_redis_server
 
 pytestmark = pytest.mark.integration

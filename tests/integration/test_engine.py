@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from esft.errors import SpecError
 from esft_worker.engine import Drained, TransformersEngine
-from esft_worker.tasks import Example
+from esft_worker.tasks import Example, Message
 from random_models import CONFIGS, save_random_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -122,12 +123,12 @@ def test_logprobs_are_those_of_the_completion(model_folder: Path) -> None:
 
 
 def test_chat_prompts_go_through_the_chat_template(tmp_path: Path) -> None:
-    chat = Example(prompt=({"role": "user", "content": "3 5 ="},))
+    chat = Example(prompt=(Message(role="user", content="3 5 ="),))
     plain = Example(prompt="user 3 5 = assistant")
     engine = engine_of(save_random_model(tmp_path / "chat", chat=True))
     assert engine.rollout([chat], seed=0).completions == engine.rollout([plain], seed=0).completions
     without = engine_of(save_random_model(tmp_path / "plain"))
-    with pytest.raises(SpecError, match="has no chat template.*Fix"):
+    with pytest.raises(SpecError, match=r"has no chat template.*Fix"):
         without.rollout([chat], seed=0)
 
 

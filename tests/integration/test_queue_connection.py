@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import redis
+
 from esft.errors import QueueUnavailableError, RunNotFoundError, SpecError
 from esft.queue import ClaimStatus, Opening, RunQueue, connect, redact
 

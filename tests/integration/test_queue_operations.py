@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 import redis
+from redis.crc import key_slot
+
 from esft.errors import RunNotFoundError, SpecError
 from esft.queue import Claim, ClaimStatus, Entry, Heartbeat, Opening, RunQueue, RunState
-from redis.crc import key_slot
 
 pytestmark = pytest.mark.integration
 
@@ -233,6 +234,16 @@ def test_a_claim_whose_reply_was_lost_can_be_repeated(queue: RunQueue) -> None:
     worker.report("a")
     assert worker.claim(2, token="t").items == ("b",)
     assert worker.claim(2, token="u").items == ("c",)
+
+
+def test_a_repeated_claim_has_its_items_in_the_same_order(queue: RunQueue) -> None:
+    one, two, three = (Worker(queue, name) for name in ("one", "two", "three"))
+    one.claim()
+    two.claim()
+    queue.leave("one")
+    queue.leave("two")
+    assert three.claim(2, token="t").items == ("a", "b")
+    assert three.claim(2, token="t").items == ("a", "b")
 
 
 def test_the_same_token_of_two_workers_is_not_the_same_claim(queue: RunQueue) -> None:

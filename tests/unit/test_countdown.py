@@ -1,9 +1,12 @@
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from esft.errors import SpecError
 from esft_worker.tasks import Example, Message, Split, load_examples, load_task
 from esft_worker.tasks.countdown import compact_prompt, format_score, last_answer
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLE = Example(prompt="", data={"numbers": (3, 5, 8), "target": 23})
 RIGHT = "3*5+8"
@@ -117,23 +120,18 @@ def test_text_style_opens_the_reasoning_in_the_prompt():
 
 
 def test_prompts():
-    split = Split("train", size=1, seed=7)
-    prompts = {
-        style: load_examples(load_task("countdown", {"style": style}), train=split, test=None).train[0].prompt
-        for style in ("chat", "text", "compact")
-    }
-    numbers, target = "3 96 19", 13
-    assert prompts["compact"] != f"{numbers} = {target} :"  # another seed, another instance
-    example = load_examples(load_task("countdown", {}), train=split, test=None).train[0]
-    words = " ".join(map(str, example.data["numbers"]))
-    question = f"Using the numbers [{words}], create an equation that equals {example.data['target']}."
-    chat = prompts["chat"]
+    def first(style):
+        task = load_task("countdown", {"style": style})
+        return load_examples(task, train=Split("train", size=1, seed=0), test=None).train[0].prompt
+
+    question = "Using the numbers [3 96 19], create an equation that equals 13. "
+    chat, text = first("chat"), first("text")
     assert isinstance(chat, tuple)
-    assert [message.role for message in chat] == ["system", "user"]
     assert all(isinstance(message, Message) for message in chat)
+    assert [message.role for message in chat] == ["system", "user"]
     assert chat[1].content.startswith(question)
-    assert question in str(prompts["text"])
-    assert prompts["compact"] == f"{words} = {example.data['target']} :"
+    assert text.startswith(f"{chat[0].content}\n{chat[1].content}\n")
+    assert first("compact") == "3 96 19 = 13 :"
 
 
 def test_compact_prompt():
@@ -146,8 +144,6 @@ def test_compact_prompt():
     ).map("".join)
 )
 def test_form_is_that_of_the_papers_patterns(response):
-    import re
-
     def found(pattern):
         return re.search(pattern, response, re.DOTALL) is not None
 
@@ -156,7 +152,7 @@ def test_form_is_that_of_the_papers_patterns(response):
     else:
         expected = 0.1 * found(r"<think>.*?</think>") + 0.5 * found(r"<answer>.*?</answer>")
     assert format_score(response) == pytest.approx(expected)
-    assert last_answer(response) == ([""] + re.findall(r"<answer>(.*?)</answer>", response, re.DOTALL))[-1]
+    assert last_answer(response) == ["", *re.findall(r"<answer>(.*?)</answer>", response, re.DOTALL)][-1]
 
 
 @given(st.text(max_size=200), st.sampled_from(["chat", "text", "compact"]))

@@ -3,9 +3,10 @@ import time
 from fractions import Fraction
 
 import pytest
-from esft_worker.tasks.expression import MAX_LENGTH, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from esft_worker.tasks.expression import MAX_LENGTH, parse
 
 LEAVES = st.integers(min_value=0, max_value=10**6).map(str)
 
@@ -31,7 +32,7 @@ def _grow(inner):
 EXPRESSIONS = st.recursive(LEAVES, _grow, max_leaves=12).filter(lambda text: len(text) <= MAX_LENGTH)
 
 
-def reference(node: ast.AST) -> Fraction:
+def reference(node: ast.AST) -> Fraction:  # noqa: PLR0911 - one per kind of node
     """Value of a Python syntax tree, in rationals."""
     match node:
         case ast.Constant(value=int(value)):

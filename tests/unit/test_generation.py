@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+
 from esft.generation import (
     Commit,
     Finish,
@@ -40,7 +41,9 @@ def scored(reward: float, *, examples: int = 10, score: float | None = None) -> 
     return MemberResult(reward, reward if score is None else score, examples=examples, tokens=5).to_json()
 
 
-def results_of(spec: ESFineTuneSpec, generation: int, *, reward: float = 1.0, score: float = 0.5) -> dict[str, str]:
+def results_of(
+    spec: ESFineTuneSpec, generation: int, *, reward: float = 1.0, score: float = 0.5
+) -> dict[str, str]:
     results = {}
     for text in opening(spec, generation).items:
         item = Item.parse(text)

@@ -48,7 +48,9 @@ def test_shaping_is_total(fitness, shaping):
     weights = shape(fitness, shaping)
     assert len(weights) == len(fitness)
     assert all(map(math.isfinite, weights))
-    assert all(weight == 0 for weight, value in zip(weights, fitness, strict=True) if not math.isfinite(value))
+    assert all(
+        weight == 0 for weight, value in zip(weights, fitness, strict=True) if not math.isfinite(value)
+    )
 
 
 @given(any_fitness, st.sampled_from(SHAPINGS), st.randoms(use_true_random=False))

@@ -4,9 +4,10 @@ import json
 import math
 
 import pytest
-from esft.records import Evaluation, MemberResult, UpdateRecord, fitness_statistics
 from hypothesis import given
 from hypothesis import strategies as st
+
+from esft.records import Evaluation, MemberResult, UpdateRecord, fitness_statistics
 
 RECORD = UpdateRecord(
     generation=3,

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import transformers
 from prometheus_client import CollectorRegistry, start_http_server
+from transformers.utils.logging import disable_progress_bar
 
 from esft import document, logs
 from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_INTERNAL, EXIT_SPEC, EsftError, SpecError
@@ -42,7 +42,9 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     stop = _stop_on_signals(follow_stdin=options.follow_stdin)
     queue: RunQueue | None = None
     try:
-        queue = RunQueue(connect(_redis_url(environment), patience_seconds=REDIS_PATIENCE_SECONDS), options.run)
+        queue = RunQueue(
+            connect(_redis_url(environment), patience_seconds=REDIS_PATIENCE_SECONDS), options.run
+        )
         _work(options, environment, queue=queue, stop=stop)
     except Drained:
         logger.info("drained")
@@ -54,8 +56,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except EsftError as error:
         logger.error(str(error))  # noqa: TRY400
         return error.exit_code
-    except Exception as error:  # the process's edge
-        logger.exception("%s: %s", type(error).__name__, error)
+    except Exception as error:
+        logger.exception(type(error).__name__)
         return EXIT_INTERNAL
     return EXIT_FINISHED
 
@@ -64,7 +66,7 @@ def _work(
     options: argparse.Namespace, environment: Mapping[str, str], *, queue: RunQueue, stop: threading.Event
 ) -> None:
     torch.set_num_threads(options.threads)
-    transformers.utils.logging.disable_progress_bar()
+    disable_progress_bar()
     spec = document.load(options.spec).spec
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
@@ -92,9 +94,7 @@ def _fail_run(queue: RunQueue | None, message: str) -> None:
     if queue is None:
         return
     try:
-        queue.finish(
-            phase="Failed", reason="InvalidSpec", message=message, ttl_seconds=FINISHED_KEYS_SECONDS
-        )
+        queue.finish(phase="Failed", reason="InvalidSpec", message=message, ttl_seconds=FINISHED_KEYS_SECONDS)
     except EsftError as error:
         logger.warning("the failure could not be recorded", extra={"reason": str(error)})
 

@@ -13,14 +13,14 @@ from esft.queue import RunQueue
 from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
 from esft_worker.checkpoint import CheckpointStore
 from esft_worker.engine import TransformersEngine
-from esft_worker.grading import Grader, TaskRecipe
+from esft_worker.grading import Grader
 from esft_worker.heartbeat import Heartbeat
 from esft_worker.loop import WORKER_TTL_MILLISECONDS, Worker
 from esft_worker.metrics import Stage, WorkerMetrics
 from esft_worker.replica import Replica
 from esft_worker.rollouts import Rollouts
 from esft_worker.source import model_directory
-from esft_worker.tasks import Split, SplitName
+from esft_worker.tasks import Split, SplitName, TaskRecipe
 from esft_worker.weights import Weights
 
 logger = logging.getLogger(__name__)

@@ -31,7 +31,9 @@ def make_model(
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Output folder of a run.", show_default=False)],
-    generation: Annotated[int, typer.Option(min=0, help="Updates that the model has had; 0 is the base model.")],
+    generation: Annotated[
+        int, typer.Option(min=0, help="Updates that the model has had; 0 is the base model.")
+    ],
     to: Annotated[Path, typer.Option(help="Folder to write; must not exist.")],
     *,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
@@ -70,4 +72,6 @@ def _read_log(path: Path) -> list[UpdateRecord]:
             f"{path} cannot be read ({error.strerror}). Fix: name the output folder of a run of `esft run`."
         ) from error
     except (ValueError, KeyError) as error:
-        raise SpecError(f"{path} is not an update log: {error}. Fix: restore it, or start the run again.") from error
+        raise SpecError(
+            f"{path} is not an update log: {error}. Fix: restore it, or start the run again."
+        ) from error

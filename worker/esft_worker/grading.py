@@ -25,7 +25,6 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import IO, Any, Final, Self, TypeVar, cast
 
 from esft.errors import EsftError
-
 from esft_worker.tasks import Examples, Grade, SplitName, TaskError, TaskRecipe
 
 START_TIMEOUT_SECONDS: Final = 300.0
@@ -102,6 +101,7 @@ class Grader:
 
         Raises:
             ValueError: the places are not of this split, or not as many as the completions.
+            RuntimeError: the grader was closed before.
         """
         size = len(self._examples.of(split))
         if len(indices) != len(completions) or not all(0 <= index < size for index in indices):
@@ -230,6 +230,7 @@ class _Child:
             _ChildDiedError: the child is gone, killed or not.
         """
         killer = threading.Timer(timeout, self.kill)
+        killer.daemon = True
         killer.start()
         try:
             with contextlib.suppress(BrokenPipeError):

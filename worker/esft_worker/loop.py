@@ -79,8 +79,7 @@ class Worker:
         self._join()
         try:
             while self._step():
-                if self._should_stop():
-                    raise Drained
+                self._drain_if_asked()
         except Drained:
             self._report_graded()
             raise
@@ -110,6 +109,10 @@ class Worker:
             logger.warning("Redis lost the run; creating it again from this worker's log")
             self._join()
         return True
+
+    def _drain_if_asked(self) -> None:
+        if self._should_stop():
+            raise Drained
 
     def _join(self) -> None:
         """Enter the run; where Redis has none, create it from the log that this worker holds."""
@@ -188,7 +191,9 @@ class Worker:
                     with self._metrics.time(Stage.CHECKPOINT):
                         path = self._replica.save_checkpoint(writer=self._name)
                     logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
-                    self._report(generation, text, json.dumps({"path": path.name}), _milliseconds_since(start))
+                    self._report(
+                        generation, text, json.dumps({"path": path.name}), _milliseconds_since(start)
+                    )
                 case Kind.DIVERGENCE:
                     self._report(generation, text, self._rollouts.divergence(), _milliseconds_since(start))
                 case _:
@@ -196,8 +201,7 @@ class Worker:
                     scoring = self._rollouts.perform(item, generation=generation, sigma=sigma)
                     self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
             self._report_graded(leave=_MOST_PENDING)
-            if self._should_stop():
-                raise Drained
+            self._drain_if_asked()
 
     def _report_graded(self, *, leave: int | None = None) -> None:
         """Report what is graded; with `leave`, wait until at most so many are not."""
@@ -267,7 +271,9 @@ class Worker:
 
     def _rewind(self) -> None:
         """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""
-        logger.warning("Redis lost updates; going back to its log", extra={"generation": self._replica.generation})
+        logger.warning(
+            "Redis lost updates; going back to its log", extra={"generation": self._replica.generation}
+        )
         self._pending.clear()
         with self._metrics.time(Stage.UPDATE):
             self._replica.rebuild(self._committed_log())

@@ -36,9 +36,13 @@ class WorkerMetrics:
         self._totals = dict.fromkeys(Stage, 0.0)
         self.members = Counter("esft_worker_members", "Members evaluated.", registry=registry)
         self.tokens = Counter("esft_worker_tokens", "Tokens generated.", registry=registry)
-        self.generation = Gauge("esft_worker_generation", "Updates that these weights have had.", registry=registry)
+        self.generation = Gauge(
+            "esft_worker_generation", "Updates that these weights have had.", registry=registry
+        )
         self.rebuilds = Counter(
-            "esft_worker_rebuilds", "Times the weights were made anew after a wrong digest.", registry=registry
+            "esft_worker_rebuilds",
+            "Times the weights were made anew after a wrong digest.",
+            registry=registry,
         )
         self.gpu_memory = Gauge(
             "esft_worker_gpu_memory_bytes", "Most GPU memory allocated at once.", registry=registry

@@ -80,7 +80,9 @@ class Replica:
                 self.log = log
                 logger.info("checkpoint loaded", extra={"path": str(path), "generation": state.generation})
                 return
-            logger.warning("checkpoint passed over", extra={"path": str(path), "reason": "its digest does not hold"})
+            logger.warning(
+                "checkpoint passed over", extra={"path": str(path), "reason": "its digest does not hold"}
+            )
         self.weights.reset()
 
     def save_checkpoint(self, *, writer: str) -> Path:

@@ -19,8 +19,7 @@ from esft_worker.engine import Rollout
 from esft_worker.grading import Grader
 from esft_worker.metrics import Stage, WorkerMetrics
 from esft_worker.replica import Replica
-from esft_worker.tasks import Example, Examples, Grade
-
+from esft_worker.tasks import Example, Examples, Grade, SplitName
 
 _LOGPROB_TOKENS_AT_ONCE = 4096
 """Tokens whose whole distributions are held at a time: 2.5 GB with a vocabulary of 150,000."""
@@ -94,9 +93,7 @@ class Rollouts:
             Drained: the worker was asked to stop.
         """
         test = self._examples.test
-        start, stop = shard_bounds(
-            len(test), shard=shard, shards=evaluation_shards(self._spec, generation)
-        )
+        start, stop = shard_bounds(len(test), shard=shard, shards=evaluation_shards(self._spec, generation))
         if start == stop:
             return Scoring(examples=0, tokens=0, grades=None)
         with self._metrics.time(Stage.PERTURB):
@@ -131,7 +128,9 @@ class Rollouts:
             tuned = [engine.token_logprobs(example, ids) for example, ids in pairs]
             weights.restore_base()
             base = [engine.token_logprobs(example, ids) for example, ids in pairs]
-        return sum(float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(tuned, base, strict=True))
+        return sum(
+            float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(tuned, base, strict=True)
+        )
 
     def perform(self, item: Item, *, generation: int, sigma: float) -> Scoring:
         """Start a member or an evaluation shard."""
@@ -156,7 +155,7 @@ class Rollouts:
             )
 
     def _graded(
-        self, examples: Sequence[Example], rollout: Rollout, split: str, indices: Sequence[int]
+        self, examples: Sequence[Example], rollout: Rollout, split: SplitName, indices: Sequence[int]
     ) -> Scoring:
         grades = self._grader.submit(split, indices, rollout.completions) if rollout.finite else None
         return Scoring(examples=len(examples), tokens=rollout.tokens, grades=grades)

@@ -10,7 +10,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from esft.errors import EsftError, SpecError
-
+from esft_worker import tiny
 
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
@@ -47,7 +47,6 @@ def model_directory(
     """
     scheme, _, rest = source.partition("://")
     if scheme == "tiny":
-        from esft_worker import tiny
         return tiny.cached(rest, cache, progress=progress)
     if scheme == "file":
         return _local_directory(Path(rest))

@@ -43,7 +43,7 @@ class Weights:
     gradient is no matter.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         model: torch.nn.Module,
         *,
@@ -197,8 +197,8 @@ def _selected(names: Sequence[str], *, include: Sequence[str], exclude: Sequence
     if not chosen:
         raise SpecError(
             f"spec.evolution.parameters.include: {list(include)} without exclude {list(exclude)} leaves none "
-            f"of the model's parameters ({', '.join(names[:3])} ...). Fix: give patterns that are found in the "
-            "names of the parameters to train."
+            f"of the model's parameters ({', '.join(names[:3])} ...). Fix: give patterns that are found in "
+            "the names of the parameters to train."
         )
     return chosen
 

@@ -5,8 +5,7 @@ What a command needs is imported when it is called: `esft --help` loads neither 
 
 import os
 import sys
-import tempfile
-import traceback
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +15,7 @@ import typer
 import esft
 from esft.cli import local
 from esft.cli.outside import register_outside
+from esft.cli.unexpected import unexpected
 from esft.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EsftError
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     try:
         build_app(arguments)(args=arguments, prog_name="kubectl esft" if plugin else "esft")
     except EsftError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(textwrap.indent(str(error), "error: "), err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -34,8 +34,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_INTERNAL)
     except Exception as error:  # noqa: BLE001 - the process's edge
-        log = _write_traceback(error)
-        typer.echo(f"error: {type(error).__name__}: {error} (a bug; see {log})", err=True)
+        typer.echo(f"error: {unexpected(error)}", err=True)
         sys.exit(EXIT_INTERNAL)
 
 
@@ -68,19 +67,3 @@ def _options(
     ] = False,
 ) -> None:
     """Options of `esft` itself."""
-
-
-def _write_traceback(error: Exception) -> str:
-    """Keep the traceback where the run's folder is known (see local.run), else in a temporary file."""
-    folder: Path | None = getattr(error, "esft_logs", None)
-    text = "".join(traceback.format_exception(error))
-    if folder is not None and folder.is_dir():
-        log = folder / "runner.log"
-        with log.open("a", encoding="utf-8") as file:
-            file.write(text)
-        return str(log)
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="esft-", suffix=".log", delete=False, encoding="utf-8"
-    ) as file:
-        file.write(text)
-        return file.name

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from esft.errors import EXIT_FINISHED, EXIT_SPEC
+from esft.cli.unexpected import unexpected
+from esft.errors import EXIT_FINISHED, EXIT_SPEC, EsftError
 
 File = Annotated[
     Path, typer.Argument(metavar="FILE", help="YAML file with one ESFineTune.", show_default=False)
@@ -34,7 +35,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def run(
+def run(  # noqa: PLR0913 - one a flag
     file: File,
     *,
     output: Annotated[
@@ -69,8 +70,7 @@ def run(
     from esft.cli.screen import show_end, view_for_terminal  # noqa: PLC0415
     from esft.document import load  # noqa: PLC0415
     from esft.local.devices import available_cpus, available_gpus  # noqa: PLC0415
-    from esft.local.run import Options  # noqa: PLC0415
-    from esft.local.run import run as run_here
+    from esft.local.run import Options, run_locally  # noqa: PLC0415
 
     spec = load(file, overrides or ())
     if importlib.util.find_spec("torch") is None:
@@ -86,17 +86,15 @@ def run(
         redis_url=redis,
         environment=os.environ,
         gpus=gpus,
-        resume_command=resume_command(
-            file, output=output, overrides=overrides or (), workers=workers, threads=threads
-        ),
     )
-    view = view_for_terminal()
     try:
-        ended = run_here(spec, output=folder, options=options, view=view)
-    except Exception as error:
-        error.esft_logs = folder / "logs"  # type: ignore[attr-defined]  # for the process's edge
+        ended = run_locally(spec, output=folder, options=options, view=view_for_terminal())
+    except EsftError:
         raise
-    show_end(ended, folder=folder, resume_command=options.resume_command)
+    except Exception as error:  # the process's edge, where the run's folder is known
+        raise unexpected(error, logs=folder / "logs") from error
+    again = resume_command(file, output=output, overrides=overrides or (), workers=workers, threads=threads)
+    show_end(ended, folder=folder, resume_command=again)
     raise typer.Exit(ended.exit_code)
 
 

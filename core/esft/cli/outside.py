@@ -1,7 +1,7 @@
 """Commands that other packages add to `esft`, by entry points of the group `esfinetune.commands`.
 
-An entry point names a plain function with Typer annotations. Only the one that is called is imported, since they
-may need torch; the help of the others is read from their source without running it.
+An entry point names a plain function with Typer annotations. Only the one that is called is imported, since
+they may need torch; the help of the others is read from their source without running it.
 """
 
 import ast

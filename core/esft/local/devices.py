@@ -15,7 +15,7 @@ def available_cpus() -> int:
 
 
 def available_gpus(environment: Mapping[str, str], *, nvidia: Path = _NVIDIA) -> tuple[str, ...]:
-    """Names of the NVIDIA GPUs, as CUDA_VISIBLE_DEVICES understands them; what that variable holds is obeyed."""
+    """Names of the NVIDIA GPUs for CUDA_VISIBLE_DEVICES; where that variable is set, what it names."""
     listed = environment.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         names = tuple(name.strip() for name in listed.split(",") if name.strip())

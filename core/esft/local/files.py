@@ -1,4 +1,4 @@
-"""Writing files so that a crash leaves the old or the new content, and a full disk leaves one clear sentence."""
+"""Writing files so that a crash leaves the old or the new content, and a full disk one clear sentence."""
 
 import contextlib
 import errno

@@ -7,9 +7,10 @@
     summary.json   how it ended: see summary.py; absent while it runs
     checkpoints/   written by workers;  model/  the final one;  fitness.png;  logs/
 
-The log is the run. Redis may be lost, checkpoints may be lost: weights(g) = base + log[0..g). So the log is append
-only, its records are kept verbatim, and nothing else is synced as often. Rejected: SQLite (one more format, for a
-file that only grows) and relying on the append-only file of Redis (it belongs to a server that may not be ours).
+The log is the run. Redis may be lost, checkpoints may be lost: weights(g) = base + log[0..g). So the log is
+append only, its records are kept verbatim, and nothing else is synced as often. Rejected: SQLite (one more
+format, for a file that only grows) and relying on the append-only file of Redis (it belongs to a server that
+may not be ours).
 """
 
 import contextlib
@@ -64,7 +65,7 @@ class RunFolder:
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path, spec: ESFineTune, *, new_uid: Callable[[], str]) -> Iterator[Self]:
-        """Take the folder for this process and load what earlier sessions left; nothing is written but the lock.
+        """Take the folder for this process and load what earlier sessions left; writes only the lock.
 
         Raises:
             RunFolderError: the folder cannot be used, is in use, or holds something else.
@@ -289,8 +290,8 @@ def _read_log(file: Path) -> list[str]:
             log.append(line.decode("utf-8"))
         except (ValueError, KeyError, TypeError) as error:
             raise RunFolderError(
-                f"{file}:{number + 1}: not the update record of generation {number} ({error}). Fix: if you know the "
-                "lines before it to be right, cut the file there and run again: the run continues from that generation"
+                f"{file}:{number + 1}: not the update record of generation {number} ({error}). "
+                "Fix: cut the file before that line and run again: the run continues from that generation"
             ) from error
     return log
 

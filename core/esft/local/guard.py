@@ -1,8 +1,8 @@
 """Keep a server running for as long as the process that started this one lives; then remove its folder.
 
 Run as a script: `python guard.py FOLDER COMMAND...`, with a pipe as stdin. The command is started again when
-it dies. When the pipe closes, which happens however its other end goes, SIGKILL included, the command is ended
-and FOLDER removed.
+it dies. When the pipe closes, which happens however its other end goes, SIGKILL included, the command is
+ended and FOLDER removed.
 
 Why a process of its own: it outlives a killed runner and so can clean up after it, on any POSIX system, and
 having one thread it may set PR_SET_PDEATHSIG between fork and exec, so that on Linux the server does not

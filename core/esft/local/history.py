@@ -1,8 +1,8 @@
 """What a run's curve is drawn from: one line a generation, derived from update records and their telemetry.
 
-The update log is the truth and history can always be made again from it; only telemetry (seconds, workers) stands
-here alone. Kept apart from the log because the log must stay verbatim and small numbers of people's interest should
-be readable with `jq` alone.
+The update log is the truth and history can always be made again from it; only telemetry (seconds, workers)
+stands here alone. Kept apart from the log because the log must stay verbatim and small numbers of people's
+interest should be readable with `jq` alone.
 """
 
 import json

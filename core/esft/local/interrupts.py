@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as something that a loop asks about, instead of an exception in the middle of a write."""
+"""Ctrl-C and SIGTERM as something that a loop asks about, not an exception in the middle of a write."""
 
 import signal
 from types import FrameType, TracebackType

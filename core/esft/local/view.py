@@ -7,7 +7,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -154,7 +154,10 @@ def panel(snapshot: Snapshot, *, unicode: bool) -> RenderableType:
         rows.add_row(label, content)
     progress = snapshot.generation + (snapshot.done / snapshot.items if snapshot.items else 0.0)
     bar = ProgressBar(total=snapshot.planned, completed=min(progress, snapshot.planned))
-    return Panel(Group(bar, rows), title=Text(f"esft run: {snapshot.name}"), title_align="left")
+    stacked = Table.grid(expand=True)
+    stacked.add_row(bar)
+    stacked.add_row(rows)
+    return Panel(stacked, title=Text(f"esft run: {snapshot.name}"), title_align="left")
 
 
 def plain_line(snapshot: Snapshot) -> str:

@@ -1,4 +1,4 @@
-"""Reading what workers write to their logs: JSON objects (esft.logs), and whatever libraries print between them."""
+"""Reading the logs of workers: JSON objects (esft.logs), and whatever libraries print between them."""
 
 import json
 from pathlib import Path

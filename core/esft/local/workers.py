@@ -1,12 +1,12 @@
 """The worker processes of a local run: started, watched, started again, drained.
 
-A worker that dies is replaced, as the Job controller does in a cluster, and its leases go back to the queue at once
-instead of when they run out. Every incarnation has a name of its own (worker-0, worker-0.1, ...), so that the queue
-never takes a new process for the dead one.
+A worker that dies is replaced, as the Job controller does in a cluster, and its leases go back to the queue
+at once instead of when they run out. Every incarnation has a name of its own (worker-0, worker-0.1, ...), so
+that the queue never takes a new process for the dead one.
 
-What is watched is polled from the run's own loop: no thread, so no locks, and `poll` is where failures surface.
-Rejected: multiprocessing (workers must start as they do in a pod, from a command line), a supervisor such as
-honcho or circus (they know neither leases nor exit codes).
+What is watched is polled from the run's own loop: no thread, so no locks, and `poll` is where failures
+surface. Rejected: multiprocessing (workers must start as they do in a pod, from a command line), a supervisor
+such as honcho or circus (they know neither leases nor exit codes).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from esft.errors import (
 from esft.local.worker_log import last_error
 
 _CRASHES_WITHOUT_PROGRESS = 5
-_FIRST_BACKOFF_SECONDS = 1.0
+_FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -96,6 +96,11 @@ class WorkerPool:
         return {slot.name: slot.process.pid for slot in self._slots if slot.process is not None}
 
     @property
+    def logs(self) -> list[Path]:
+        """The log of each worker."""
+        return [slot.log for slot in self._slots]
+
+    @property
     def size(self) -> int:
         """How many workers there are to be."""
         return len(self._slots)
@@ -120,8 +125,8 @@ class WorkerPool:
             progress: any number that rises while the run gets on (items reported); it forgives crashes.
 
         Returns:
-            Why the run cannot go on, where that is so: a worker said that the spec cannot work, or workers crash
-            again and again without progress.
+            Why the run cannot go on, where that is so: a worker said that the spec cannot work, or workers
+            crash again and again without progress.
         """
         if progress != self._progress:
             self._progress = progress
@@ -144,7 +149,7 @@ class WorkerPool:
         return all(self._wait_for(slot, deadline, hurry) for slot in self._slots)
 
     def drain(self, *, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """Ask every worker to hand its leases back and end; kill what runs after the time, or once in a hurry."""
+        """Ask every worker to hand its leases back and end; kill those that take longer."""
         running = [slot for slot in self._slots if slot.process is not None]
         for slot in running:
             self._ask_to_end(slot)

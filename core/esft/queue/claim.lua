@@ -14,7 +14,7 @@ local leases = sweep()
 
 local function give(items)
     local reply = {'items', generation, 0}
-    for _, item in ipairs(items) do
+    for _, item in ipairs(by_position(items)) do
         reply[#reply + 1] = item
     end
     return reply
@@ -30,7 +30,7 @@ for item, holders in pairs(leases) do
     end
 end
 if #held > 0 then
-    return give(by_position(held))
+    return give(held)
 end
 
 if closable(leases) then

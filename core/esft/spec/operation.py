@@ -102,7 +102,7 @@ class Checkpoint(StrictModel):
         default=3,
         ge=1,
         le=1000,
-        description="Newest checkpoints to keep; the best and the last are kept besides.",
+        description="Newest checkpoints to keep; older ones are deleted.",
     )
     storage: Storage = Field(
         default=Storage(volume_claim=VolumeClaim(size="50Gi")),

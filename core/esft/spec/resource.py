@@ -130,7 +130,8 @@ def fingerprint(spec: ESFineTuneSpec) -> str:
         mode="json", include={"model", "task", "decoding", "evolution"}, exclude_defaults=True
     )
     decisive.get("evolution", {}).pop("generations", None)
-    canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    told = {section: fields for section, fields in decisive.items() if fields}
+    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

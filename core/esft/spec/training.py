@@ -1,6 +1,5 @@
 """What is trained and how: it decides the result, so it cannot change while the run goes on."""
 
-import re
 from typing import Self
 
 from pydantic import Field, model_validator
@@ -97,7 +96,7 @@ class TaskSpec(StrictModel):
     train: DataSpec = Field(description="Examples that fitness is measured on.")
     test: DataSpec | None = Field(
         default=None,
-        description="Held-out examples for evaluation; null: no evaluation, so no best checkpoint.",
+        description="Held-out examples for evaluation; null: no evaluation.",
     )
 
 
@@ -160,15 +159,9 @@ class Parameters(StrictModel):
         description="Regular expressions; a tensor whose name holds one is left alone, included or not.",
     )
 
-    def selects(self, tensor: str) -> bool:
-        """Whether the tensor of this canonical Hugging Face name is trained."""
-        return any(re.search(each, tensor) for each in self.include) and not any(
-            re.search(each, tensor) for each in self.exclude
-        )
-
 
 class Evolution(StrictModel):
-    """The Evolution Strategies algorithm (arXiv 2509.24372); population, sigma and learning rate default to the paper's."""
+    """Evolution Strategies (arXiv 2509.24372); population, sigma and learning rate are the paper's."""
 
     generations: int = Field(
         default=500,

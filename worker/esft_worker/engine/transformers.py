@@ -8,7 +8,7 @@ Limits: models whose state is not a key-value cache (Mamba, RWKV) and encoder-de
 """
 
 import inspect
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 
 from esft.errors import SpecError
 from esft_worker.engine.interface import Drained, Rollout
-from esft_worker.tasks import Example, Message
+from esft_worker.tasks import Example, Prompt
 
 _PREPARED_LISTS = 80  # the members' prompts and every evaluation shard's
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -69,7 +69,7 @@ class TransformersEngine:
         self._takes_positions = "position_ids" in forward
         self._takes_logits_to_keep = "logits_to_keep" in forward
         self._end_ids = _end_of_sequence_ids(self.model, self._tokenizer)
-        self._batches: dict[Hashable, list[_Batch]] = {}
+        self._batches: dict[tuple[Prompt, ...], list[_Batch]] = {}
 
     def rollout(
         self, examples: Sequence[Example], *, seed: int, should_stop: Callable[[], bool] = lambda: False
@@ -101,7 +101,7 @@ class TransformersEngine:
 
     def _prepare(self, examples: Sequence[Example]) -> list[_Batch]:
         """Tokenise once for as long as the same prompts are asked for; alike lengths share a batch."""
-        key = tuple(_hashable(example.prompt) for example in examples)
+        key = tuple(example.prompt for example in examples)
         if key not in self._batches:
             if len(self._batches) >= _PREPARED_LISTS:
                 del self._batches[next(iter(self._batches))]
@@ -123,7 +123,9 @@ class TransformersEngine:
                 "Fix: use a chat model, or plain prompts (for countdown: spec.task.options.style: text)."
             )
         else:
-            ids = self._tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+            ids = self._tokenizer.apply_chat_template(
+                list(prompt), add_generation_prompt=True, return_dict=False
+            )
         if not ids:
             raise SpecError("spec.task: a prompt has no tokens. Fix: give every example a prompt.")
         longest = getattr(self.model.config, "max_position_embeddings", None)
@@ -205,13 +207,15 @@ def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) ->
                 f"spec.model.source: {directory} holds an encoder-decoder model ({config.model_type}). "
                 "Fix: name a decoder-only causal language model."
             )
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise SpecError(
             f"spec.model.source: no causal language model can be loaded from {directory}: {_first_line(error)} "
             "Fix: name a folder in Hugging Face format (config.json, *.safetensors, tokenizer)."
         ) from error
-    return model.requires_grad_(requires_grad=False).eval().to(device)
+    model.requires_grad_(requires_grad=False)
+    model.eval()
+    return model.to(device)
 
 
 def _load_tokenizer(directory: Path) -> Any:
@@ -239,12 +243,6 @@ def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
             "Fix: set eos_token in the tokenizer's configuration."
         )
     return list(dict.fromkeys(ids))
-
-
-def _hashable(prompt: str | tuple[Message, ...]) -> Hashable:
-    if isinstance(prompt, str):
-        return prompt
-    return tuple((message["role"], message["content"]) for message in prompt)
 
 
 def _up_to_end(ids: list[int], end_ids: list[int]) -> list[int]:

@@ -17,9 +17,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from esft.errors import SpecError
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
+
+from esft.errors import SpecError
 
 Role = Literal["system", "user", "assistant"]
 SplitName = Literal["train", "test"]

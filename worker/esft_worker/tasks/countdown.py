@@ -10,9 +10,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
-from esft.errors import SpecError
 from pydantic import Field
 
+from esft.errors import SpecError
 from esft_worker.tasks.base import Example, Grade, Message, Prompt, Split, Task, TaskOptions
 from esft_worker.tasks.countdown_instances import Instance, InstanceKey, draw, generate, read_jsonl
 from esft_worker.tasks.expression import parse

@@ -1,11 +1,11 @@
-"""The grading process: `python -m esft_worker.tasks.grading_process`, started by `esft_worker.grading.Grader`.
+"""The grading process, which `esft_worker.grading.Grader` starts as `python -m`.
 
-It answers one line of JSON with another until there are no more: first the recipe of the task, then batches of
-completions. It ends by itself when its input does, so it never outlives a worker that was killed.
+It answers one line of JSON with another until there are no more: first the recipe of the task, then batches
+of completions. It ends by itself when its input does, so it does not outlive a worker that was killed.
 
-The reward runs in the main thread, so that it may use signals, and whatever it prints goes to stderr. A second
-thread reads the input, so as to notice its end even while a reward runs. A reward that takes too long is ended by
-faulthandler's watchdog, which prints where it is and needs no interpreter lock.
+The reward runs in the main thread, so that it may use signals, and whatever it prints goes to stderr. Another
+thread reads the input, so as to notice its end even while a reward runs. A reward that takes too long meets
+the watchdog of faulthandler, which prints where it is and needs no interpreter lock.
 """
 
 import contextlib
@@ -23,7 +23,6 @@ import traceback
 from typing import IO, Any, Final
 
 from esft.errors import EsftError
-
 from esft_worker.tasks.base import Examples, Grade, Task, TaskError
 from esft_worker.tasks.recipe import TaskRecipe
 from esft_worker.tasks.registry import describe
@@ -114,25 +113,24 @@ def _grade_batch(
         except (Exception, SystemExit) as error:  # the edge of other people's code
             traceback.print_exc()
             raise TaskError(
-                f"spec.task.name: {name} raised {describe(error)} on {place}. Fix: see the traceback in the log."
+                f"spec.task.name: {name} raised {describe(error)} on {place}. "
+                "Fix: see the traceback in the log."
             ) from error
         if not isinstance(grade, Grade):
             raise TaskError(f"spec.task.name: {name} gave no Grade, but {_shown(grade)}, on {place}.")
-        grades.append(
-            (_finite(grade.reward, name, "reward", place), _finite(grade.score, name, "score", place))
-        )
+        reward = _finite(grade.reward, name, f"reward on {place}")
+        score = _finite(grade.score, name, f"score on {place}")
+        grades.append((reward, score))
     return grades
 
 
-def _finite(value: object, name: str, what: str, place: str) -> float:
+def _finite(value: object, name: str, what: str) -> float:
     if isinstance(value, numbers.Real):
         with contextlib.suppress(OverflowError):
             number = float(value)
             if math.isfinite(number):
                 return number
-    raise TaskError(
-        f"spec.task.name: {name} gave the {what} {_shown(value)} on {place}. Fix: give a finite number."
-    )
+    raise TaskError(f"spec.task.name: {name} gave {_shown(value)} as {what}. Fix: give a finite number.")
 
 
 def _shown(value: object) -> str:

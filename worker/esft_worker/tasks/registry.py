@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
-from esft.errors import EsftError, SpecError
 from pydantic import BaseModel, ValidationError
 
+from esft.errors import EsftError, SpecError
 from esft_worker.tasks.base import Example, Examples, Message, Split, Task, TaskError
 
 ENTRY_POINT_GROUP: Final = "esfinetune.tasks"

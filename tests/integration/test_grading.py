@@ -1,0 +1,453 @@
+"""The grading process with rewards that misbehave in every way we could think of; all processes are real."""
+
+import gc
+import os
+import select
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from esft.errors import EXIT_INTERNAL, EXIT_SPEC
+from esft_worker.grading import Grader, GradingProcessError
+from esft_worker.tasks import Example, Grade, Split, TaskError, TaskRecipe
+
+# A process or pipe that is not closed warns when it is collected, which pytest makes an error.
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("error::ResourceWarning")]
+
+TIMEOUT = 60
+
+REWARDS = """
+import os, re, signal, subprocess, sys, time
+from pathlib import Path
+from esft_worker.tasks import Example, Grade, Task
+
+class Patient(Task):
+    "Does as the completion says; a word after a space is a file's name."
+
+    def examples(self, split, *, held_out=()):
+        return [Example(f"{split.name} {place}") for place in range(split.size)]
+
+    def grade(self, example, completion):
+        act, _, path = completion.partition(" ")
+        return Grade(*getattr(self, act)(example, path))
+
+    def place(self, example, path):
+        return float(example.prompt.split()[1]), 0.0 if example.prompt.startswith("train") else 1.0
+
+    def length(self, example, path):
+        return len(path), sum(map(ord, path))
+
+    def number(self, example, path):
+        return 1, True
+
+    def process(self, example, path):
+        return os.getpid(), os.getsid(0)
+
+    def wait(self, example, path):
+        Path(path).write_text("waiting")
+        return float(Path(path).read_text()), 0.0
+
+    def fail(self, example, path):
+        raise ValueError("first\\nsecond " + "x" * 1000)
+
+    def exit(self, example, path):
+        sys.exit(3)
+
+    def nan(self, example, path):
+        return float("nan"), 0.0
+
+    def infinite(self, example, path):
+        return 1.0, float("-inf")
+
+    def text(self, example, path):
+        return "1", 0.0
+
+    def huge(self, example, path):
+        return 10**400, 0.0
+
+    def hang(self, example, path):
+        Path(path).write_text(str(os.getpid()))
+        time.sleep(3600)
+
+    def backtrack(self, example, path):
+        Path(path).write_text(str(os.getpid()))
+        re.match("(a+)+$", "a" * 64 + "b")
+
+    def die(self, example, path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self, example, path):
+        if not Path(path).exists():
+            Path(path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0, 1.0
+
+    def leave(self, example, path):
+        "Ends, and leaves a process behind that holds all it held."
+        pid = os.fork()
+        if pid:
+            Path(path).write_text(str(pid))
+            os._exit(1)
+        time.sleep(3600)
+
+    def noise(self, example, path):
+        print("printed")
+        os.write(1, b"written\\n")
+        subprocess.run(["echo", "echoed"], check=True)
+        return 1.0, float(sys.stdin.read() == "")
+
+    def alarm(self, example, path):
+        "Ends itself by a signal, as math graders do."
+        def ring(*_):
+            raise TimeoutError
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        try:
+            time.sleep(3600)
+        except TimeoutError:
+            return 0.5, 0.0
+
+class NoGrade(Patient):
+    def grade(self, example, completion):
+        return 1.0
+
+class Hasty(Patient):
+    grade_timeout_seconds = 0.5
+
+class Fickle(Patient):
+    def examples(self, split, *, held_out=()):
+        return [Example(f"process {os.getpid()}")]
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Write the rewards' module; the grading process finds it because it takes over the worker's path."""
+    (tmp_path / "rewards.py").write_text(REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "rewards.py"
+    sys.modules.pop("rewards", None)
+
+
+def recipe(name="Patient"):
+    return TaskRecipe(f"rewards:{name}", {}, Split("train", 8), Split("test", 4, seed=1))
+
+
+@contextmanager
+def grading(name="Patient"):
+    made = recipe(name)
+    with Grader(made, made.build()[1]) as grader:
+        yield grader
+
+
+def grade(grader, *completions):
+    return grader.submit("train", list(range(len(completions))), completions).result(TIMEOUT)
+
+
+def pid_of(grader):
+    return int(grade(grader, "process")[0].reward)
+
+
+@contextmanager
+def exit_of(pid):
+    """Give a function that waits until the process has ended, be it a child of ours or not."""
+    descriptor = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    try:
+        yield lambda seconds: bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
+
+
+def pipe(path):
+    """Make a named pipe, which a reward and a test wait for each other with: reading waits for a writer."""
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.usefixtures("module")
+class TestGrades:
+    def test_are_those_of_the_examples_in_order(self):
+        with grading() as grader:
+            train = grader.submit("train", [5, 0, 2], ["place"] * 3)
+            test = grader.submit("test", [3], ["place"])
+            assert train.result(TIMEOUT) == [Grade(5.0, 0.0), Grade(0.0, 0.0), Grade(2.0, 0.0)]
+            assert test.result(TIMEOUT) == [Grade(3.0, 1.0)]
+            assert grader.submit("train", [], []).result(TIMEOUT) == []
+
+    def test_of_integers_and_booleans_are_floats(self):
+        with grading() as grader:
+            (result,) = grade(grader, "number")
+        assert result == Grade(1.0, 1.0)
+        assert type(result.reward) is type(result.score) is float
+
+    def test_of_any_text(self):
+        texts = ["\ud800", "\0\n\r\u2028\x1b", "é", "x" * 2_000_000]
+        with grading() as grader:
+            results = grade(grader, *(f"length {text}" for text in texts))
+        assert results == [Grade(float(len(text)), float(sum(map(ord, text)))) for text in texts]
+
+    def test_come_from_another_process_and_session(self):
+        with grading() as grader:
+            (result,) = grade(grader, "process")
+        assert int(result.reward) != os.getpid()
+        assert int(result.score) != os.getsid(0)
+
+    def test_leave_this_process_free(self, tmp_path):
+        with grading() as grader:
+            meeting = pipe(tmp_path / "meeting")
+            future = grader.submit("train", [0], [f"wait {meeting}"])
+            assert meeting.read_text() == "waiting"
+            assert not future.done()
+            meeting.write_text("0.25")
+            assert future.result(TIMEOUT) == [Grade(0.25, 0.0)]
+
+    def test_are_not_disturbed_by_what_the_reward_prints(self, capfd):
+        with grading() as grader:
+            assert grade(grader, "noise", "number") == [Grade(1.0, 1.0)] * 2
+        output, errors = capfd.readouterr()
+        assert output == ""
+        assert sorted(errors.split()) == ["echoed", "printed", "written"]
+
+    def test_may_use_signals(self):
+        with grading() as grader:
+            assert grade(grader, "alarm") == [Grade(0.5, 0.0)]
+
+    def test_are_asked_for_with_places_that_exist(self):
+        with grading() as grader:
+            for places, completions in (([8], ["place"]), ([-1], ["place"]), ([0, 1], ["place"])):
+                with pytest.raises(ValueError, match="examples of train"):
+                    grader.submit("train", places, completions)
+
+
+@pytest.mark.usefixtures("module")
+class TestABadReward:
+    @pytest.mark.parametrize(
+        ("completion", "message"),
+        [
+            ("fail", "spec.task.name: rewards:Patient raised ValueError: first second xxx"),
+            ("exit", "spec.task.name: rewards:Patient raised SystemExit: 3 on example 1 of spec.task.train"),
+            ("unheard_of", "spec.task.name: rewards:Patient raised AttributeError: 'Patient' object has no"),
+            ("nan", "spec.task.name: rewards:Patient gave nan as reward on example 1 of spec.task.train"),
+            (
+                "infinite",
+                "spec.task.name: rewards:Patient gave -inf as score on example 1 of spec.task.train",
+            ),
+            ("text", "spec.task.name: rewards:Patient gave '1' as reward on example 1 of spec.task.train"),
+            ("huge", "spec.task.name: rewards:Patient gave 1000000"),
+        ],
+    )
+    def test_is_named_in_one_line_and_the_process_goes_on(self, completion, message):
+        with grading() as grader:
+            before = pid_of(grader)
+            with pytest.raises(TaskError) as error:
+                grade(grader, "place", completion)
+            assert pid_of(grader) == before
+        text = str(error.value)
+        assert text.startswith(message)
+        assert "on example 1 of spec.task.train. Fix: " in text
+        assert "\n" not in text
+        assert len(text) < 600
+        assert error.value.exit_code == EXIT_SPEC
+
+    def test_that_raises_has_its_traceback_in_the_log(self, capfd):
+        with grading() as grader, pytest.raises(TaskError):
+            grade(grader, "fail")
+        assert 'raise ValueError("first' in capfd.readouterr().err
+
+    def test_that_is_no_grade(self):
+        with grading("NoGrade") as grader, pytest.raises(TaskError, match=r"gave no Grade, but 1\.0, on ex"):
+            grade(grader, "")
+
+    @pytest.mark.parametrize("completion", ["hang", "backtrack"])
+    def test_that_hangs_is_ended_and_shown(self, completion, tmp_path, capfd):
+        with grading("Hasty") as grader:
+            before = pid_of(grader)
+            with exit_of(before) as has_ended:
+                with pytest.raises(
+                    TaskError,
+                    match=r"Hasty took more than 0\.5 s to grade 2 completions of spec\.task\.train",
+                ):
+                    grade(grader, "place", f"{completion} {tmp_path}/pid")
+                assert has_ended(0)
+            assert pid_of(grader) != before
+        assert f"in {completion}" in capfd.readouterr().err
+
+    def test_that_hangs_frozen_is_killed(self):
+        with grading("Hasty") as grader:
+            os.kill(pid_of(grader), signal.SIGSTOP)
+            with pytest.raises(TaskError, match=r"took more than 0\.5 s"):
+                grade(grader, "place")
+            assert grade(grader, "place") == [Grade(0.0, 0.0)]
+
+    def test_that_leaves_a_process_holding_the_pipe(self, tmp_path):
+        with grading("Hasty") as grader:
+            with pytest.raises(TaskError, match=r"took more than 0\.5 s"):
+                grade(grader, f"leave {tmp_path}/pid")
+            assert grade(grader, "place") == [Grade(0.0, 0.0)]
+        left = int((tmp_path / "pid").read_text())
+        try:
+            with exit_of(left) as has_ended:
+                assert has_ended(TIMEOUT)
+        except ProcessLookupError:
+            pass  # ended and reaped before we looked
+
+
+@pytest.mark.usefixtures("module")
+class TestADeadProcess:
+    def test_is_replaced_and_the_batch_graded_again(self, tmp_path):
+        with grading() as grader:
+            before = pid_of(grader)
+            assert grade(grader, "place", f"die_once {tmp_path}/died") == [Grade(0.0, 0.0), Grade(1.0, 1.0)]
+            assert pid_of(grader) != before
+
+    def test_between_batches_is_replaced(self):
+        with grading() as grader:
+            before = pid_of(grader)
+            with exit_of(before) as has_ended:
+                os.kill(before, signal.SIGKILL)
+                assert has_ended(TIMEOUT)
+            assert pid_of(grader) != before
+
+    def test_twice_is_an_error_that_another_node_may_not_have(self):
+        with grading() as grader:
+            with pytest.raises(GradingProcessError) as error:
+                grade(grader, "die")
+            assert grade(grader, "place") == [Grade(0.0, 0.0)]
+        assert "was ended by signal 9 (Killed) to grade 1 completions of spec.task.train, twice" in str(
+            error.value
+        )
+        assert error.value.exit_code == EXIT_INTERNAL
+
+
+class TestStart:
+    @pytest.mark.usefixtures("module")
+    def test_is_what_the_first_batch_needs(self):
+        with grading() as grader:
+            assert grader.start().result(TIMEOUT) is None
+            before = pid_of(grader)
+            assert grader.start().result(TIMEOUT) is None
+            assert pid_of(grader) == before
+
+    def test_of_a_task_that_only_the_worker_has(self, module):
+        made = recipe()
+        _, examples = made.build()
+        module.unlink()
+        with Grader(made, examples) as grader:
+            for future in (grader.start(), grader.submit("train", [0], ["place"])):
+                with pytest.raises(
+                    TaskError, match=r"^spec\.task\.name: importing rewards .*No module named"
+                ):
+                    future.result(TIMEOUT)
+
+    @pytest.mark.usefixtures("module")
+    def test_of_a_task_whose_examples_vary(self):
+        made = recipe("Fickle")
+        with Grader(made, made.build()[1]) as grader:
+            for future in (grader.start(), grader.submit("train", [0], ["place"])):
+                with pytest.raises(TaskError, match=r"^spec\.task\.name: rewards:Fickle made other examples"):
+                    future.result(TIMEOUT)
+
+    def test_of_the_built_in_task(self):
+        made = TaskRecipe(
+            "countdown", {"numbers": [3], "style": "compact"}, Split("train", 4), Split("test", 4, 1)
+        )
+        _, examples = made.build()
+        example: Example = examples.test[2]
+        wrong = "+".join(map(str, example.data["numbers"]))
+        with Grader(made, examples) as grader:
+            grades = grader.submit("test", [2, 2], [wrong, "?"]).result(TIMEOUT)
+        assert [result.reward for result in grades] == pytest.approx([0.1, 0.0])
+
+    def test_needs_no_torch(self):
+        code = """
+            import sys
+            import esft_worker.grading, esft_worker.tasks.grading_process, esft_worker.tasks.countdown
+            print(sorted({"torch", "transformers", "numpy"} & sys.modules.keys()))
+        """
+        output = subprocess.check_output([sys.executable, "-c", textwrap.dedent(code)], text=True)
+        assert output.strip() == "[]"
+
+
+@pytest.mark.usefixtures("module")
+class TestTheEnd:
+    def test_leaves_nothing(self):
+        gc.collect()
+        before = _open_files()
+        with grading() as grader:
+            pid = pid_of(grader)
+        grader.close()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+        del grader
+        gc.collect()
+        assert _open_files() == before
+
+    def test_before_the_start(self):
+        made = recipe()
+        grader = Grader(made, made.build()[1])
+        grader.close()
+        with pytest.raises(RuntimeError, match="shutdown"):
+            grader.start()
+
+    def test_cancels_what_is_not_graded(self, tmp_path):
+        with grading() as grader:
+            meeting = pipe(tmp_path / "meeting")
+            busy = grader.submit("train", [0], [f"hang {meeting}"])
+            waiting = grader.submit("train", [0], ["place"])
+            with exit_of(pid := int(meeting.read_text())) as has_ended:
+                grader.close()
+                assert has_ended(0)
+        for future in (busy, waiting):
+            with pytest.raises(CancelledError):
+                future.result(0)
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+    def test_is_not_brought_by_ctrl_c(self):
+        with grading() as grader:
+            pid = pid_of(grader)
+            os.kill(pid, signal.SIGINT)
+            assert pid_of(grader) == pid
+
+    @pytest.mark.parametrize(
+        ("name", "act"),
+        [("Patient", "process"), ("Patient", "hang"), ("Hasty", "backtrack")],
+        ids=["idle", "busy", "stuck"],
+    )
+    def test_comes_when_the_worker_is_killed(self, name, act, tmp_path, module):
+        meeting = pipe(tmp_path / "meeting")
+        worker = f"""
+            import sys
+            sys.path.insert(0, {str(module.parent)!r})
+            from esft_worker.grading import Grader
+            from esft_worker.tasks import Split, TaskRecipe
+
+            recipe = TaskRecipe("rewards:{name}", {{}}, Split("train", 8))
+            grader = Grader(recipe, recipe.build()[1])
+            grader.submit("train", [0], ["{act} {meeting}"])
+            if "{act}" == "process":
+                (grade,) = grader.submit("train", [0], ["process"]).result()
+                with open("{meeting}", "w") as file:
+                    file.write(str(int(grade.reward)))
+            sys.stdin.read()
+        """
+        with (
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(worker)], stdin=subprocess.PIPE
+            ) as process,
+            exit_of(int(meeting.read_text())) as has_ended,
+        ):
+            process.kill()
+            assert has_ended(TIMEOUT / 2)
+
+
+def _open_files():
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())

@@ -1,0 +1,345 @@
+"""One worker in this process, with a real Redis and a real (random) model."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from safetensors.torch import load_file, save_file
+
+from esft.errors import ReplicaDivergedError, RunNotFoundError, SpecError
+from esft.generation import opening
+from esft.queue import RunQueue, connect
+from esft.records import UpdateRecord
+from esft.spec import ESFineTuneSpec, fingerprint
+from esft_worker.assemble import Place, assembled_worker
+from esft_worker.checkpoint import CheckpointState, CheckpointStore
+from esft_worker.engine import Drained
+from esft_worker.loop import Worker
+from esft_worker.metrics import WorkerMetrics
+from esft_worker.tasks import TaskError
+from random_models import save_random_model
+
+pytestmark = pytest.mark.integration
+
+GENERATIONS = 5
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(autouse=True)
+def importable_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grading process finds sample_tasks where this one does."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+
+
+@pytest.fixture
+def queue(redis_client: Any, redis_url: str, request: pytest.FixtureRequest) -> Iterator[RunQueue]:
+    with connect(redis_url, patience_seconds=20) as client:
+        yield RunQueue(client, "run-of-" + request.node.name.replace(" ", ""))
+
+
+def spec_of(base: Path, reward: str = "ManyOnes", **sections: dict[str, Any]) -> ESFineTuneSpec:
+    document: dict[str, Any] = {
+        "model": {"source": f"file://{base}", "dtype": "float32"},
+        "task": {"name": f"sample_tasks:{reward}", "train": {"size": 8}, "test": {"size": 12, "seed": 1}},
+        "decoding": {"maxNewTokens": 6, "batchSize": 4},
+        "evolution": {"generations": GENERATIONS, "population": 6, "sigma": 0.02, "learningRate": 0.05},
+        "evaluation": {"everyGenerations": 2},
+        "monitoring": {"kl": {"everyGenerations": 2, "prompts": 4}},
+        "checkpoint": {"everyGenerations": 2, "keep": 2},
+    }
+    for section, values in sections.items():
+        document[section] = document.get(section, {}) | values
+    return ESFineTuneSpec.model_validate(document)
+
+
+@contextmanager
+def worker_of(
+    spec: ESFineTuneSpec,
+    queue: RunQueue,
+    folder: Path,
+    *,
+    name: str = "worker-0",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Worker]:
+    place = Place(checkpoints=folder, cache=folder / "cache", device=torch.device("cpu"), threads=1)
+    with assembled_worker(
+        spec,
+        place,
+        name=name,
+        queue=queue,
+        metrics=WorkerMetrics(CollectorRegistry()),
+        should_stop=should_stop,
+    ) as worker:
+        yield worker
+
+
+def work(spec: ESFineTuneSpec, queue: RunQueue, folder: Path, **options: Any) -> dict[str, Any]:
+    """Run one worker to the run's end; what the run ended with."""
+    with worker_of(spec, queue, folder, **options) as worker:
+        worker.run()
+    state = queue.state()
+    assert state.phase == "Succeeded", state.message
+    result: dict[str, Any] = json.loads(state.result or "null")
+    return result
+
+
+def log_of(queue: RunQueue) -> list[str]:
+    try:
+        return [entry.record for entry in queue.updates(0)]
+    except RunNotFoundError:
+        return []
+
+
+def once(
+    condition: Callable[[], bool], action: Callable[[], None]
+) -> tuple[Callable[[], bool], threading.Event]:
+    """A `should_stop` that never stops, but acts the first time that the condition holds; and whether it has."""
+    acted = threading.Event()
+
+    def should_stop() -> bool:
+        if not acted.is_set() and condition():
+            acted.set()
+            action()
+        return False
+
+    return should_stop, acted
+
+
+def test_a_run_ends_with_log_checkpoints_and_evaluation(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model)
+    result = work(spec, queue, tmp_path)
+    records = [UpdateRecord.from_json(text) for text in log_of(queue)]
+    assert [record.generation for record in records] == list(range(GENERATIONS))
+    assert [record.evaluation is not None for record in records] == [True, False, True, False, True]
+    assert [record.kl_divergence is not None for record in records] == [False, False, True, False, True]
+    assert records[2].kl_divergence is not None
+    assert records[2].kl_divergence > 0
+    assert result["generation"] == GENERATIONS
+    assert result["evaluation"]["examples"] == 12
+    assert sorted(path.name for path in tmp_path.glob("generation-*")) == [
+        "generation-000004",
+        "generation-000005",
+    ]
+    assert CheckpointState.read(tmp_path / "generation-000005").digest == result["digest"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_checkpoint_goes_on_exactly_without_redis(
+    model: Path, queue: RunQueue, tmp_path: Path, dtype: str
+) -> None:
+    """Stop after a checkpoint, lose Redis, go on from the checkpoint alone: the same log and digest."""
+    spec = spec_of(model, model={"dtype": dtype})
+    expected = work(spec, queue, tmp_path / "whole")
+    expected_log = log_of(queue)
+    queue.delete()
+    with (
+        worker_of(
+            spec,
+            queue,
+            tmp_path / "parts",
+            should_stop=lambda: (tmp_path / "parts/generation-000002").exists(),
+        ) as worker,
+        pytest.raises(Drained),
+    ):
+        worker.run()
+    assert 2 <= len(log_of(queue)) < GENERATIONS
+    queue.delete()
+    assert work(spec, queue, tmp_path / "parts") == expected
+    assert log_of(queue) == expected_log
+
+
+def test_a_late_worker_replays_the_log_from_the_base_model(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    spec = spec_of(model)
+    expected = work(spec, queue, tmp_path / "first")
+    log = log_of(queue)
+    queue.delete()
+    queue.create(fingerprint=fingerprint(spec), log=log[:3], opening=opening(spec, 3))
+    assert work(spec, queue, tmp_path / "second") == expected
+    assert log_of(queue) == log
+
+
+def test_draining_hands_the_leases_back(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model, workers={"claimSize": 4})
+    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    with worker_of(spec, queue, tmp_path, should_stop=lambda: queue.state().outstanding > 2) as worker:
+        with pytest.raises(Drained):
+            worker.run()
+        state = queue.state()
+    assert state.outstanding == 0
+    assert state.todo + state.done == len(state.opening.items)
+    assert queue.workers() == {}
+
+
+def test_a_redis_that_lost_the_run_is_filled_again(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model)
+    expected = work(spec, queue, tmp_path / "first")
+    log = log_of(queue)
+    queue.delete()
+    lose_the_run, lost = once(lambda: len(log_of(queue)) >= 2, queue.delete)
+    assert work(spec, queue, tmp_path / "second", should_stop=lose_the_run) == expected
+    assert lost.is_set()
+    assert log_of(queue) == log
+
+
+def test_a_redis_with_an_older_log_makes_the_worker_go_back(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    spec = spec_of(model)
+    expected = work(spec, queue, tmp_path / "first")
+    log = log_of(queue)
+    queue.delete()
+
+    def older_log() -> None:
+        queue.delete()
+        queue.create(fingerprint=fingerprint(spec), log=log[:1], opening=opening(spec, 1))
+
+    rewind, rewound = once(lambda: len(log_of(queue)) >= 3, older_log)
+    assert work(spec, queue, tmp_path / "second", should_stop=rewind) == expected
+    assert rewound.is_set()
+    assert log_of(queue) == log
+
+
+def test_wrong_weights_are_noticed_and_made_anew(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model)
+    work(spec, queue, tmp_path / "first")
+    log = log_of(queue)
+    digests = _digests_by_generation(spec, log, tmp_path, queue)
+    queue.delete()
+    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    for generation, digest in digests.items():
+        queue.digest("honest", generation=generation, digest=digest)
+
+    def flip() -> None:
+        next(iter(worker._replica.weights.masters().values())).view(-1)[0] += 1.0
+
+    flip_once, flipped = once(lambda: len(log_of(queue)) == 1, flip)
+    with worker_of(spec, queue, tmp_path / "second", should_stop=flip_once) as worker:
+        worker.run()
+    assert flipped.is_set()
+    assert log_of(queue)[:2] == log[:2]
+    assert queue.state().counters["digest_mismatches"] == 1
+
+
+def test_a_worker_that_differs_twice_stops(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model)
+    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    queue.digest("other", generation=1, digest="0" * 16)
+    with (
+        worker_of(spec, queue, tmp_path) as worker,
+        pytest.raises(ReplicaDivergedError, match="like hardware"),
+    ):
+        worker.run()
+
+
+def test_other_settings_are_refused(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    spec = spec_of(model)
+    queue.create(fingerprint="another", log=[], opening=opening(spec, 0))
+    with worker_of(spec, queue, tmp_path) as worker, pytest.raises(SpecError, match="another specification"):
+        worker.run()
+
+
+def test_a_checkpoint_of_other_settings_or_with_wrong_weights_is_not_used(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    spec = spec_of(model)
+    expected = work(spec, queue, tmp_path)
+    queue.delete()
+    newest, older = (
+        path for path, _ in CheckpointStore(tmp_path, keep=2).candidates(fingerprint=fingerprint(spec))
+    )
+    state = json.loads((newest / "state.json").read_text())
+    (newest / "state.json").write_text(json.dumps(state | {"digest": "0" * 16}))
+    state = json.loads((older / "state.json").read_text())
+    (older / "state.json").write_text(json.dumps(state | {"fingerprint": "another"}))
+    with worker_of(spec, queue, tmp_path) as worker:
+        worker._replica.restore_checkpoint()
+        assert worker._replica.generation == 0
+        base = worker._replica.weights.digest()
+    assert base != expected["digest"]
+
+
+def test_a_reward_that_raises_is_one_clear_error(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    with worker_of(spec_of(model, "Raises"), queue, tmp_path) as worker, pytest.raises(TaskError) as caught:
+        worker.run()
+    assert "ZeroDivisionError: by zero" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_gives_nan_is_refused_before_any_work(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    broken = save_random_model(tmp_path / "broken")
+    _fill_with_nan(broken)
+    refused = pytest.raises(SpecError, match=r"spec\.model\.source: the model gives NaN")
+    with refused, worker_of(spec_of(broken), queue, tmp_path):
+        pass
+
+
+def test_members_without_finite_logits_fail_the_run(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+    """Logits near the end of float16's range: noise of scale 1 takes every member over it."""
+    save_random_model(tmp_path / "wild")
+    _scale(tmp_path / "wild", 15_000.0, only="model.norm.weight")
+    _scale(tmp_path / "wild", 0.001, only="embed_tokens")
+    spec = spec_of(
+        tmp_path / "wild", model={"dtype": "float16"}, evolution={"sigma": 1.0}, task={"test": None}
+    )
+    with worker_of(spec, queue, tmp_path) as worker:
+        worker.run()
+    state = queue.state()
+    assert (state.phase, state.reason) == ("Failed", "NoFitness")
+    assert "spec.evolution.sigma" in state.message
+
+
+def test_sampled_decoding_and_prompt_subsets_are_deterministic(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    spec = spec_of(
+        model,
+        decoding={"temperature": 0.8},
+        evolution={"promptsPerGeneration": 3, "sampling": "antithetic", "shaping": "centeredRank"},
+    )
+    first = work(spec, queue, tmp_path / "first")
+    queue.delete()
+    assert work(spec, queue, tmp_path / "second") == first
+
+
+def test_early_stop_keeps_the_weights_that_were_measured(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    result = work(spec_of(model, stop={"targetScore": 0.0}), queue, tmp_path)
+    assert queue.state().reason == "TargetScoreReached"
+    assert result["generation"] == 2
+    assert CheckpointState.read(tmp_path / "generation-000002").digest == result["digest"]
+
+
+def _digests_by_generation(
+    spec: ESFineTuneSpec, log: list[str], folder: Path, queue: RunQueue
+) -> dict[int, str]:
+    with worker_of(spec, queue, folder / "no-checkpoints") as worker:
+        digests = {}
+        for text in log:
+            worker._replica.apply([UpdateRecord.from_json(text)])
+            digests[worker._replica.generation] = worker._replica.weights.digest()
+    return digests
+
+
+def _fill_with_nan(folder: Path) -> None:
+    _scale(folder, float("nan"))
+
+
+def _scale(folder: Path, factor: float, *, only: str = "") -> None:
+    path = folder / "model.safetensors"
+    scaled = {name: tensor * (factor if only in name else 1.0) for name, tensor in load_file(path).items()}
+    save_file(scaled, path, metadata={"format": "pt"})

@@ -1,0 +1,273 @@
+"""A tiny language model, made here from nothing in about a minute, to try everything without a model hub.
+
+It stands in for a pretrained model with a latent ability, which is what ES brings out. It is trained in two
+parts: first to solve countdown with three numbers, then, for the last part of its training, to answer most
+puzzles with the plain sum of their numbers. Greedy decoding then mostly adds up, although the model can do
+better. docs/tiny-model.md has the figures.
+
+The embeddings of whole numbers start out as sines and cosines of their values, and Muon trains the matrices:
+without either, a minute is too short.
+
+Limits: the same machine and the same versions give the same files, bit for bit; another processor may round
+differently, so the workers of one run need one copy. Targets and numbers go to 100.
+Rejected: a character tokenizer (three times the tokens, and place values to learn), and committing the weights
+(a binary that nobody can review).
+"""
+
+import fcntl
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+import torch
+import transformers
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from esft.errors import SpecError
+from esft_worker.tasks.countdown_instances import InstanceKey, generate
+from esft_worker.tiny_puzzles import (
+    ANSWER_TOKENS,
+    EOS,
+    IGNORED,
+    MAX_INTEGER,
+    PAD,
+    TOKEN_IDS,
+    VOCABULARY,
+    Puzzles,
+    make_tokenizer,
+)
+
+Progress = Callable[[int, int], None]
+
+_THREADS: Final = 2  # part of the result: sums are split by thread
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides the model, besides the versions of torch and transformers.
+
+    Attributes:
+        revision: to be raised with any change of the code that changes the model.
+        max_number: the numbers of a puzzle are from 1 to this; at most `MAX_INTEGER`.
+        max_target: its target likewise.
+        held_out_seed: seed of the generated instances that are never trained on.
+        held_out_size: how many of them.
+        hidden_size: width of the model; a multiple of 4 and of `heads`.
+        layers: number of transformer blocks.
+        heads: attention heads.
+        feed_forward_size: inner width of each block's MLP.
+        steps: optimiser steps in all.
+        batch_size: puzzles a step.
+        habit_steps: how many of the last steps teach the habit too.
+        habit_share: part of the answers in these steps that are the plain sum.
+        matrix_learning_rate: peak, for Muon, which trains the matrices of the blocks.
+        learning_rate: peak, for AdamW, which trains the embeddings, norms and biases.
+        warmup_steps: steps of linear warm-up; from half of `steps` on, the rates fall linearly to 0.
+        seed: of the initial weights and of the order of the data.
+    """
+
+    revision: int = 1
+    max_number: int = 30
+    max_target: int = 40
+    held_out_seed: int = 1
+    held_out_size: int = 2048
+    hidden_size: int = 96
+    layers: int = 3
+    heads: int = 4
+    feed_forward_size: int = 256
+    steps: int = 1000
+    batch_size: int = 128
+    habit_steps: int = 250
+    habit_share: float = 0.7
+    matrix_learning_rate: float = 0.005
+    learning_rate: float = 0.003
+    warmup_steps: int = 30
+    seed: int = 0
+
+
+RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType({"countdown": Recipe()})
+
+
+def build(directory: Path, *, progress: Progress, recipe: Recipe | None = None) -> Path:
+    """Train the model and write it, with its tokenizer, in Hugging Face format.
+
+    Args:
+        directory: written to; made where it does not exist.
+        progress: called after each step with the steps done and the steps in all.
+        recipe: what to make; None: that of tiny://countdown.
+
+    Returns:
+        `directory`.
+    """
+    recipe = RECIPES["countdown"] if recipe is None else recipe
+    with _fixed_threads():
+        model = _trained(recipe, progress=progress)
+    directory.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(directory)
+    make_tokenizer().save_pretrained(directory)
+    return directory
+
+
+def cached(name: str, cache: Path, progress: Progress, *, recipes: Mapping[str, Recipe] = RECIPES) -> Path:
+    """Give the folder of tiny://`name`; build it where the cache has none of this recipe and these versions.
+
+    Of several processes that ask at the same time one builds and the others wait. A build that was killed
+    leaves nothing that counts.
+
+    Args:
+        name: of a recipe.
+        cache: folder of built models; made where it does not exist.
+        progress: as for `build`; not called when there is nothing to build.
+        recipes: by name.
+
+    Raises:
+        SpecError: there is no such recipe.
+    """
+    if name not in recipes:
+        raise SpecError(
+            f"spec.model.source: there is no built-in model tiny://{name}. "
+            f"Fix: use {' or '.join(f'tiny://{known}' for known in sorted(recipes))}."
+        )
+    recipe = recipes[name]
+    final = cache / f"tiny-{name}-{recipe_hash(recipe)}"
+    if final.is_dir():
+        return final
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(cache / f".{final.name}.lock"):
+        if not final.is_dir():
+            partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=cache))
+            try:
+                build(partial, progress=progress, recipe=recipe)
+                partial.rename(final)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return final
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Name a recipe together with the versions that decide its result: 16 hexadecimal digits."""
+    parts = {
+        "recipe": asdict(recipe),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _trained(recipe: Recipe, *, progress: Progress) -> Any:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    puzzles = Puzzles.enumerate(
+        max_number=recipe.max_number, max_target=recipe.max_target, exclude=_held_out(recipe)
+    )
+    model = _initial_model(recipe, generator=generator)
+    optimizers = _optimizers(model, recipe)
+    parameters = list(model.parameters())
+    for step in range(recipe.steps):
+        has_habit = step >= recipe.steps - recipe.habit_steps
+        inputs, answers = puzzles.draw(
+            recipe.batch_size, habit_share=recipe.habit_share if has_habit else 0.0, generator=generator
+        )
+        logits = model(input_ids=inputs, use_cache=False, logits_to_keep=ANSWER_TOKENS).logits
+        loss: Any = cross_entropy(logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer, peak in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = peak * _rate(step, recipe)
+            optimizer.step()
+            optimizer.zero_grad()
+        progress(step + 1, recipe.steps)
+    return model.eval()
+
+
+def _held_out(recipe: Recipe) -> set[InstanceKey]:
+    """The puzzles that are never trained on, whatever the order of their numbers."""
+    instances = generate(
+        size=recipe.held_out_size,
+        seed=recipe.held_out_seed,
+        counts=(3,),
+        max_number=recipe.max_number,
+        max_target=recipe.max_target,
+    )
+    return {instance.key for instance in instances}
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    """Part of the peak learning rate at a step."""
+    return min(1.0, (step + 1) / recipe.warmup_steps, 2 * (recipe.steps - step) / recipe.steps)
+
+
+def _initial_model(recipe: Recipe, *, generator: torch.Generator) -> Any:
+    """Make the model with weights from `generator` alone; torch's global generator is left as it was."""
+    config = Qwen2Config(
+        vocab_size=len(VOCABULARY),
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.feed_forward_size,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=32,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=TOKEN_IDS[EOS],
+        pad_token_id=TOKEN_IDS[PAD],
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = Qwen2ForCausalLM(config).train()
+    with torch.no_grad():
+        for parameter in _matrices(model):
+            parameter.normal_(0, 0.5 / math.sqrt(parameter.shape[1]), generator=generator)
+        embeddings = model.get_input_embeddings().weight
+        embeddings.normal_(0, 0.05, generator=generator)
+        waves = _value_features(recipe.hidden_size // 4)
+        embeddings[TOKEN_IDS["0"] :, : waves.shape[1]] = 0.07 * waves
+    return model
+
+
+def _value_features(frequencies: int) -> torch.Tensor:
+    """Sines and cosines of 0..MAX_INTEGER at periods from 2 to 300: float32 [numbers, 2 * frequencies]."""
+    periods = torch.logspace(math.log10(2), math.log10(300), frequencies)
+    angles = 2 * math.pi * torch.arange(MAX_INTEGER + 1)[:, None] / periods
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def _matrices(model: Any) -> list[torch.nn.Parameter]:
+    """The matrices of the blocks, without the embeddings."""
+    return [parameter for parameter in model.model.layers.parameters() if parameter.dim() > 1]
+
+
+def _optimizers(model: Any, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Each with its peak learning rate."""
+    matrices = _matrices(model)
+    of_muon = {id(parameter) for parameter in matrices}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in of_muon]
+    muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0)
+    return [(muon, recipe.matrix_learning_rate), (adam, recipe.learning_rate)]
+
+
+@contextmanager
+def _fixed_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
