@@ -1,7 +1,5 @@
 """Redis goes away and comes back, refuses, loses replies, restarts; and many workers use it at once."""
 
-# ruff: noqa: S106 - the token of a claim is no secret
-
 import contextlib
 import itertools
 import random

@@ -1,4 +1,3 @@
-# ruff: noqa: ARG002 - tasks that ignore what they are given
 import sys
 
 import pytest

@@ -35,7 +35,7 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def run(  # noqa: PLR0913 - one a flag
+def run(
     file: File,
     *,
     output: Annotated[

@@ -35,7 +35,7 @@ from esft.spec import ESFineTune, fingerprint, immutable_differences
 if TYPE_CHECKING:
     from esft.queue import Entry
 
-_LOCK_SECONDS = 2.0
+_LOCK_SECONDS = 0.5
 _SAVE_WALL_SECONDS = 5.0
 
 
@@ -60,7 +60,7 @@ class RunFolder:
     log: list[str]
     history: list[HistoryLine]
     wall_seconds: float
-    _last_saved_wall_seconds: float = field(default=0.0, repr=False)
+    _saved_wall_seconds: float = field(default=0.0, repr=False)
 
     @classmethod
     @contextlib.contextmanager
@@ -165,7 +165,7 @@ class RunFolder:
     def worked(self, seconds: float, *, save: bool = False) -> None:
         """Add to the wall time; it is saved now and then, and now if asked."""
         self.wall_seconds += seconds
-        if save or self.wall_seconds - self._last_saved_wall_seconds > _SAVE_WALL_SECONDS:
+        if save or self.wall_seconds - self._saved_wall_seconds > _SAVE_WALL_SECONDS:
             self._save_state()
 
     def write_summary(self, summary: Summary) -> None:
@@ -173,7 +173,7 @@ class RunFolder:
         write_atomically(self.path / "summary.json", summary.to_json())
 
     def _save_state(self) -> None:
-        self._last_saved_wall_seconds = self.wall_seconds
+        self._saved_wall_seconds = self.wall_seconds
         state = {
             "uid": self.uid,
             "fingerprint": fingerprint(self.spec.spec),

@@ -86,9 +86,12 @@ class EmbeddedRedis:
         return f"unix://:{self._password}@{quote(str(self.folder / 'redis.sock'))}"
 
     @property
-    def pid(self) -> int:
-        """Process id of the server that runs now; another one after a restart."""
-        return int((self.folder / "redis.pid").read_text())
+    def pid(self) -> int | None:
+        """Process id of the server; another one after a restart, None while it is being started."""
+        try:
+            return int((self.folder / "redis.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return None
 
     def __enter__(self) -> Self:
         program = self._program or find_redis_server(os.environ)

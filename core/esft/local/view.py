@@ -17,6 +17,7 @@ from rich.text import Text
 from esft.local.history import HistoryLine, score_of
 
 _PLAIN_SECONDS = 2.0
+_PLAIN_ACTIVITY_SECONDS = 10.0
 _RECENT = 10
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -108,12 +109,15 @@ class LiveView:
 
 
 class PlainView:
-    """One line a generation, or the latest one every two seconds when they come faster."""
+    """One line a generation, or the latest one every two seconds when they come faster.
+
+    Before the first generation, what the workers are doing, every ten seconds.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: Snapshot | None = None
-        self._shown_at = -_PLAIN_SECONDS
+        self._shown_at = -_PLAIN_ACTIVITY_SECONDS
         self._shown = ""
 
     def __enter__(self) -> Self:
@@ -128,7 +132,8 @@ class PlainView:
     def update(self, snapshot: Snapshot) -> None:
         """Print a line if there is news and the last one is old enough."""
         self._last = snapshot
-        if snapshot.elapsed_seconds - self._shown_at < _PLAIN_SECONDS:
+        interval = _PLAIN_SECONDS if snapshot.history else _PLAIN_ACTIVITY_SECONDS
+        if snapshot.elapsed_seconds - self._shown_at < interval:
             return
         line = plain_line(snapshot) if snapshot.history else snapshot.activity
         if line and line != self._shown:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 _TAIL_BYTES = 64 * 1024
+_IN_WORDS = {"model.building": "making the model, which is kept for later runs"}
 
 
 class LogTail:
@@ -46,6 +47,7 @@ def last_error(path: Path, *, start: int) -> str | None:
 def describe(event: dict[str, Any]) -> str:
     """One short line for people: the event, and how far it is where it says so."""
     text = str(event.get("message") or event.get("event", ""))
+    text = _IN_WORDS.get(text, text)
     if isinstance(event.get("done"), int) and isinstance(event.get("total"), int):
         text += f" {event['done']}/{event['total']}"
     return text

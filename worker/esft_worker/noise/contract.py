@@ -117,7 +117,7 @@ def tensor_key(*, seed: int, name: str) -> TensorKey:
     """Keys of the tensor with this canonical Hugging Face name: 64-bit BLAKE2b hashes."""
     text = name.encode()
     return TensorKey(
-        noise=_blake2b(b"esft-noise-1", str(seed).encode() + b"\0" + text),
+        noise=_blake2b(f"esft-noise-{NOISE_VERSION}".encode(), str(seed).encode() + b"\0" + text),
         digest=_blake2b(b"esft-digest-1", text),
     )
 

@@ -37,7 +37,7 @@ class Instance:
         return tuple(sorted(self.numbers)), self.target
 
 
-def generate(  # noqa: PLR0913 - all keyword-only, and each one a property of the data set
+def generate(
     *,
     size: int,
     seed: int,
@@ -59,7 +59,7 @@ def generate(  # noqa: PLR0913 - all keyword-only, and each one a property of th
     Returns:
         `size` instances, or fewer where `MAX_MISSES` draws in a row gave no further one.
     """
-    generator = random.Random(seed)  # noqa: S311 - not for secrets
+    generator = random.Random(seed)
     seen = set(exclude)
     instances: list[Instance] = []
     misses = 0
@@ -79,7 +79,7 @@ def generate(  # noqa: PLR0913 - all keyword-only, and each one a property of th
 
 def draw(instances: Sequence[Instance], *, size: int, seed: int) -> list[Instance]:
     """Draw `size` of the instances without replacement; the first k are those of `size=k`."""
-    generator = random.Random(seed)  # noqa: S311 - not for secrets
+    generator = random.Random(seed)
     pool = list(instances)
     for place in range(size):
         other = place + _below(len(pool) - place, generator)

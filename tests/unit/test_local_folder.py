@@ -1,0 +1,252 @@
+"""The folder of a run: what it keeps, what it refuses, and what a crash may do to it."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esft.document import load, parse
+from esft.errors import SpecError
+from esft.local.files import RunFolderError, append_line, explained, write_atomically
+from esft.local.folder import RunFolder, in_use, read_summary
+from esft.local.history import Score
+from esft.local.status import read_status
+from esft.local.summary import Outcome, Summary
+from esft.queue import Entry
+from esft.records import Evaluation, UpdateRecord
+from esft.spec import ESFineTune
+
+TELEMETRY = {
+    "seconds": 2.0,
+    "item_milliseconds": 3000.0,
+    "workers": 2.0,
+    "leases_expired": 1.0,
+    "backups": 0.0,
+}
+
+
+def spec_of(**evolution: Any) -> ESFineTune:
+    document = {
+        "apiVersion": "esfinetune.dev/v1alpha1",
+        "kind": "ESFineTune",
+        "metadata": {"name": "small"},
+        "spec": {
+            "model": {"source": "tiny://countdown"},
+            "task": {"name": "countdown", "train": {"size": 8}, "test": {"size": 4, "seed": 1}},
+            "evolution": {"generations": 4, "population": 2, **evolution},
+        },
+    }
+    return parse(json.dumps(document), source="job.yaml", folder=Path("/"))
+
+
+def entry(generation: int, *, score: float | None = None) -> Entry:
+    record = UpdateRecord(
+        generation=generation,
+        sigma=0.1,
+        step=0.5,
+        exponent=-24,
+        coefficients=(1, -1),
+        fitness=(0.25, 0.75),
+        evaluation=None if score is None else Evaluation(score=score, reward=score, examples=4),
+    )
+    return Entry(record.to_json(), TELEMETRY)
+
+
+@contextmanager
+def opened(path: Path, spec: ESFineTune | None = None) -> Iterator[RunFolder]:
+    with RunFolder.open(path, spec or spec_of(), new_uid=lambda: "uid-1") as folder:
+        folder.begin()
+        yield folder
+
+
+def test_a_second_session_finds_what_the_first_left(tmp_path: Path) -> None:
+    with opened(tmp_path / "run") as folder:
+        for generation in range(3):
+            folder.append(entry(generation, score=0.1))
+        folder.worked(12.5, save=True)
+        first = (folder.uid, list(folder.log), list(folder.history))
+    with RunFolder.open(tmp_path / "run", spec_of(), new_uid=lambda: "uid-2") as folder:
+        assert (folder.uid, folder.log, folder.history) == first
+        assert folder.wall_seconds == 12.5
+        assert folder.log == [entry(generation, score=0.1).record for generation in range(3)]
+        assert folder.history[1].worker_seconds == 3.0
+        assert folder.history[1].fitness is not None
+        assert folder.history[1].fitness.mean == 0.5
+
+
+def test_the_saved_specification_is_the_effective_one(tmp_path: Path) -> None:
+    spec = spec_of(sigma=0.25)
+    with opened(tmp_path, spec):
+        pass
+    assert load(tmp_path / "spec.yaml").spec == spec.spec
+
+
+@pytest.mark.parametrize("torn", ['{"generation": 2, "sig', entry(2).record, "\0\0\0\0"])
+def test_a_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
+    with opened(tmp_path) as folder:
+        folder.append(entry(0))
+        folder.append(entry(1))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write(torn)  # without the newline that ends a line
+    with opened(tmp_path) as folder:
+        assert len(folder.log) == 2
+        folder.append(entry(2))
+    with opened(tmp_path) as folder:
+        assert len(folder.log) == 3
+
+
+def test_a_broken_line_inside_the_log_is_refused_by_number(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        folder.append(entry(0))
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write("garbage\n" + entry(2).record + "\n")
+    with (
+        pytest.raises(RunFolderError, match=r"log\.jsonl:2: not the update record of generation 1"),
+        opened(tmp_path),
+    ):
+        pass
+
+
+def test_a_log_with_a_gap_is_refused(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        folder.append(entry(0))
+        with pytest.raises(RunFolderError, match="got record 2 after 0"):
+            folder.append(entry(2))
+        assert len(folder.log) == 1
+
+
+@pytest.mark.parametrize("left", [0, 10, 400])
+def test_a_history_that_lags_behind_is_made_again(tmp_path: Path, left: int) -> None:
+    with opened(tmp_path) as folder:
+        for generation in range(3):
+            folder.append(entry(generation, score=0.5))
+    history = tmp_path / "history.jsonl"
+    history.write_bytes(history.read_bytes()[:left])
+    with opened(tmp_path) as folder:
+        assert [line.generation for line in folder.history] == [0, 1, 2]
+        assert [line.evaluation.score for line in folder.history if line.evaluation] == [0.5] * 3
+    assert len(history.read_text().splitlines()) == 3
+
+
+def test_other_settings_are_refused_by_field(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    with (
+        pytest.raises(SpecError, match=r"another spec\.evolution\.sigma.*--output"),
+        opened(tmp_path, spec_of(sigma=0.5)),
+    ):
+        pass
+
+
+def test_generations_may_rise_but_not_fall(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    with opened(tmp_path, spec_of(generations=9)):
+        pass
+    with (
+        pytest.raises(SpecError, match=r"spec\.evolution\.generations"),
+        opened(tmp_path, spec_of(generations=3)),
+    ):
+        pass
+
+
+def test_a_finished_run_is_known_until_its_end_changes(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        summary = summary_of(folder, Outcome("Succeeded", "GenerationsDone", "Done.", "ab" * 8))
+        folder.write_summary(summary)
+    with RunFolder.open(tmp_path, spec_of(), new_uid=str) as folder:
+        assert folder.finished() == summary
+    with RunFolder.open(tmp_path, spec_of(generations=9), new_uid=str) as folder:
+        assert folder.finished() is None
+
+
+@pytest.mark.parametrize("phase", ["Failed", "Suspended"])
+def test_a_run_that_did_not_succeed_is_not_finished(tmp_path: Path, phase: str) -> None:
+    with opened(tmp_path) as folder:
+        folder.write_summary(summary_of(folder, Outcome(phase, "Because", "Of this.")))
+    with RunFolder.open(tmp_path, spec_of(), new_uid=str) as folder:
+        assert folder.finished() is None
+        folder.begin()
+        assert read_summary(tmp_path) is None
+
+
+def summary_of(folder: RunFolder, outcome: Outcome) -> Summary:
+    return Summary.of(outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2)
+
+
+def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        for generation, score in enumerate([0.1, None, 0.4, 0.3]):
+            folder.append(entry(generation, score=score))
+        folder.measured_at_end(Evaluation(0.35, 0.35, 4), 0.01)
+        summary = summary_of(folder, Outcome("Succeeded", "GenerationsDone", "Done.", "ab" * 8))
+        folder.write_summary(summary)
+    assert summary.score == Score(base=0.1, final=0.35, best=0.4, best_generation=2)
+    assert (summary.generations, summary.members_evaluated) == (4, 8)
+    assert (summary.queue_seconds, summary.worker_seconds, summary.leases_expired) == (8.0, 12.0, 4)
+    assert read_summary(tmp_path) == summary
+    with RunFolder.open(tmp_path, spec_of(generations=9), new_uid=str) as folder:
+        assert len(folder.history) == 4  # generation 4 will be measured by its record
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        assert in_use(tmp_path)
+        with pytest.raises(RunFolderError, match="another `esft run`"), opened(tmp_path):
+            pass
+    assert not in_use(tmp_path)
+
+
+def test_a_folder_with_other_content_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(RunFolderError, match=r"not empty \(thesis\.tex\)"), opened(tmp_path):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {"thesis.tex", "lock"}
+
+
+def test_a_file_in_place_of_the_folder_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    with pytest.raises(RunFolderError, match="--output"), opened(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.parametrize(("number", "fix"), [(errno.ENOSPC, "free some space"), (errno.EROFS, "--output")])
+def test_what_the_system_refuses_is_one_line_with_a_fix(tmp_path: Path, number: int, fix: str) -> None:
+    with pytest.raises(RunFolderError, match=fix) as caught, explained(tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value).startswith(f"{tmp_path}: {os.strerror(number)}.")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_clear_error() -> None:
+    with pytest.raises(RunFolderError, match=r"No space left on device.*the run continues"):
+        append_line(Path("/dev/full"), "x" * 100_000)
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_content(tmp_path: Path) -> None:
+    target = tmp_path / "folder"
+    (target / "inside").mkdir(parents=True)
+    with pytest.raises(RunFolderError):
+        write_atomically(target, "text")
+    assert [each.name for each in tmp_path.iterdir()] == ["folder"]
+
+
+def test_status_of_a_run_that_goes_on_and_of_one_that_was_killed(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        folder.append(entry(0, score=0.2))
+        status = read_status(tmp_path).as_dict()
+        assert status["phase"] == "Running"
+        assert (status["generations"], status["planned"]) == (1, 4)
+        assert status["score"]["last"] == 0.2
+    killed = read_status(tmp_path).as_dict()
+    assert (killed["phase"], killed["reason"]) == ("Suspended", "Killed")
+
+
+def test_status_of_another_folder_names_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="holds no run"):
+        read_status(tmp_path)
