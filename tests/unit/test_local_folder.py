@@ -176,7 +176,7 @@ def test_a_run_that_did_not_succeed_is_not_finished(tmp_path: Path, phase: str) 
 
 
 def summary_of(folder: RunFolder, outcome: Outcome) -> Summary:
-    return Summary.of(outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2)
+    return Summary.of(outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2, stage_seconds={})
 
 
 def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:
         folder.write_summary(summary)
     assert summary.score == Score(base=0.1, final=0.35, best=0.4, best_generation=2)
     assert (summary.generations, summary.members_evaluated) == (4, 8)
-    assert (summary.queue_seconds, summary.worker_seconds, summary.leases_expired) == (8.0, 12.0, 4)
+    assert (summary.training_seconds, summary.worker_seconds, summary.leases_expired) == (8.0, 12.0, 4)
     assert read_summary(tmp_path) == summary
     with RunFolder.open(tmp_path, spec_of(generations=9), new_uid=str) as folder:
         assert len(folder.history) == 4  # generation 4 will be measured by its record

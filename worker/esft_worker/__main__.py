@@ -107,7 +107,8 @@ def _stop_on_signals(*, follow_stdin: bool) -> threading.Event:
     if follow_stdin:
 
         def follow() -> None:
-            sys.stdin.buffer.read()
+            while os.read(0, 4096):  # not sys.stdin: its lock, held by a thread, aborts the interpreter's exit
+                pass
             stop.set()
 
         threading.Thread(target=follow, name="stdin", daemon=True).start()

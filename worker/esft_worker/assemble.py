@@ -12,7 +12,7 @@ import torch
 from esft.queue import RunQueue
 from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
 from esft_worker.checkpoint import CheckpointStore
-from esft_worker.engine import TransformersEngine
+from esft_worker.engine import Drained, TransformersEngine
 from esft_worker.grading import Grader
 from esft_worker.heartbeat import Heartbeat
 from esft_worker.loop import WORKER_TTL_MILLISECONDS, Worker
@@ -47,11 +47,14 @@ class Place:
     hub_token: str | None = None
 
 
-def build_replica(spec: ESFineTuneSpec, place: Place) -> Replica:
+def build_replica(
+    spec: ESFineTuneSpec, place: Place, *, should_stop: Callable[[], bool] = lambda: False
+) -> Replica:
     """Load the base model and take over its parameters.
 
     Raises:
         SpecError: there is no such model, or none of its parameters is selected.
+        Drained: the worker was asked to stop while the model was made.
     """
 
     def load_engine(directory: Path) -> TransformersEngine:
@@ -80,7 +83,7 @@ def build_replica(spec: ESFineTuneSpec, place: Place) -> Replica:
         revision=spec.model.revision,
         token=place.hub_token,
         cache=place.cache,
-        progress=_logged_progress(),
+        progress=_logged_progress(should_stop),
     )
     return Replica(
         engine=load_engine(base),
@@ -112,7 +115,7 @@ def assembled_worker(
     with Grader(recipe, examples) as grader:
         grader.start()
         with metrics.time(Stage.LOAD):
-            replica = build_replica(spec, place)
+            replica = build_replica(spec, place, should_stop=should_stop)
         rollouts = Rollouts(
             spec,
             replica=replica,
@@ -148,12 +151,14 @@ def _split(name: SplitName, data: DataSpec) -> Split:
     return Split(name=name, size=data.size, seed=data.seed, source=data.source)
 
 
-def _logged_progress() -> Callable[[int, int], None]:
-    """Progress of making a model as a log line every few seconds."""
+def _logged_progress(should_stop: Callable[[], bool]) -> Callable[[int, int], None]:
+    """Progress of making a model as a log line every few seconds; the making ends when the worker is to stop."""
     last = time.monotonic()
 
     def progress(done: int, total: int) -> None:
         nonlocal last
+        if should_stop():
+            raise Drained
         if time.monotonic() - last >= _PROGRESS_SECONDS:
             last = time.monotonic()
             logger.info("model.building", extra={"done": done, "total": total})

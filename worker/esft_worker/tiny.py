@@ -11,7 +11,8 @@ without either, a minute is too short.
 Limits: the same machine and the same versions give the same files, bit for bit; another processor may round
 differently, so the workers of one run need one copy. Targets and numbers go to 100.
 Rejected: a character tokenizer (three times the tokens, and place values to learn), and committing the weights
-(a binary that nobody can review).
+(a binary that nobody can review). The architecture is Llama's: of a Qwen2 model `AutoTokenizer` takes the
+tokenizer for Qwen's own, whatever the files say, and would split numbers into digits.
 """
 
 import fcntl
@@ -30,7 +31,7 @@ from typing import Any, Final
 import torch
 import transformers
 from torch.nn.functional import cross_entropy
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from esft.errors import SpecError
 from esft_worker.tasks.countdown_instances import InstanceKey, generate
@@ -208,7 +209,7 @@ def _rate(step: int, recipe: Recipe) -> float:
 
 def _initial_model(recipe: Recipe, *, generator: torch.Generator) -> Any:
     """Make the model with weights from `generator` alone; torch's global generator is left as it was."""
-    config = Qwen2Config(
+    config = LlamaConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=recipe.hidden_size,
         intermediate_size=recipe.feed_forward_size,
@@ -222,7 +223,7 @@ def _initial_model(recipe: Recipe, *, generator: torch.Generator) -> Any:
         pad_token_id=TOKEN_IDS[PAD],
     )
     with torch.random.fork_rng(devices=[]):
-        model = Qwen2ForCausalLM(config).train()
+        model = LlamaForCausalLM(config).train()
     with torch.no_grad():
         for parameter in _matrices(model):
             parameter.normal_(0, 0.5 / math.sqrt(parameter.shape[1]), generator=generator)

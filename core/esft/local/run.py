@@ -38,7 +38,7 @@ from esft.local.plot import PictureError, draw, picture_title
 from esft.local.redis_server import EmbeddedRedis
 from esft.local.summary import FAILED, SUCCEEDED, SUSPENDED, Outcome, Summary
 from esft.local.view import Snapshot, View
-from esft.local.worker_log import LogTail, describe
+from esft.local.worker_log import LogTail, describe, stage_seconds
 from esft.local.workers import Failure, WorkerPool
 from esft.queue import RunQueue, RunState, connect
 from esft.spec import ESFineTune, fingerprint
@@ -111,7 +111,7 @@ def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View)
                 session = _Session(folder, queue, pool, view, interrupts)
                 outcome, exit_code = session.run()
             folder.worked(time.monotonic() - started - session.counted_seconds, save=True)
-            return _conclude(folder, options, outcome, exit_code)
+            return _conclude(folder, options, outcome, exit_code, session.stage_seconds())
 
 
 class _Session:
@@ -131,6 +131,7 @@ class _Session:
         self._activity = "starting the workers"
         self._state: RunState | None = None
         self._tails = [LogTail(log) for log in pool.logs]
+        self._whole_logs = [LogTail(log) for log in pool.logs]
         self.counted_seconds = 0.0
 
     def run(self) -> tuple[Outcome, int]:
@@ -252,6 +253,10 @@ class _Session:
         self._folder.worked(elapsed - self.counted_seconds)
         self.counted_seconds = elapsed
 
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds by stage, of this session's workers that ended in order."""
+        return stage_seconds(event for log in self._whole_logs for event in log.events())
+
     def _latest_event(self) -> str:
         events = [event for tail in self._tails for event in tail.events()]
         return describe(events[-1]) if events else ""
@@ -325,7 +330,13 @@ def _redis(url: str | None) -> Iterator[str]:
         yield server.url
 
 
-def _conclude(folder: RunFolder, options: Options, outcome: Outcome, exit_code: int) -> Ended:
+def _conclude(
+    folder: RunFolder,
+    options: Options,
+    outcome: Outcome,
+    exit_code: int,
+    stages: Mapping[str, float],
+) -> Ended:
     """Leave the results in the folder, the summary last: a run without one is not over."""
     notes = []
     if outcome.phase == SUCCEEDED:
@@ -339,6 +350,7 @@ def _conclude(folder: RunFolder, options: Options, outcome: Outcome, exit_code: 
         spec=folder.spec,
         wall_seconds=folder.wall_seconds,
         workers=options.workers,
+        stage_seconds=stages,
     )
     if folder.history:
         try:

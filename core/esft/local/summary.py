@@ -1,7 +1,7 @@
 """How a run ended, in one small file that programs read: summary.json."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -37,8 +37,10 @@ class Summary:
         score: held-out score; None when nothing was evaluated.
         members_evaluated: members with a fitness, over all generations.
         wall_seconds: over all sessions, from start to end of `esft run`.
-        queue_seconds: the same between opening and commit of each generation; start and end are left out.
+        training_seconds: the same between opening and commit of each generation; start and end are left out.
         worker_seconds: time spent on items, summed over workers.
+        stage_seconds: what workers spent on each stage (generate, perturb, queue ...), summed over those of the last
+            session that came to an orderly end; see esft_worker.metrics.
         leases_expired: leases that were given to another worker.
         workers: how many this session was asked for.
         seed: of the noise.
@@ -54,8 +56,9 @@ class Summary:
     score: Score | None
     members_evaluated: int
     wall_seconds: float
-    queue_seconds: float
+    training_seconds: float
     worker_seconds: float
+    stage_seconds: Mapping[str, float]
     leases_expired: int
     workers: int
     seed: int
@@ -69,6 +72,7 @@ class Summary:
         spec: ESFineTune,
         wall_seconds: float,
         workers: int,
+        stage_seconds: Mapping[str, float],
     ) -> Self:
         """Sum up a run's history."""
         return cls(
@@ -82,8 +86,9 @@ class Summary:
             score=score_of(history),
             members_evaluated=sum(line.members for line in history),
             wall_seconds=round(wall_seconds, 3),
-            queue_seconds=round(sum(line.seconds or 0.0 for line in history), 3),
+            training_seconds=round(sum(line.seconds or 0.0 for line in history), 3),
             worker_seconds=round(sum(line.worker_seconds or 0.0 for line in history), 3),
+            stage_seconds=stage_seconds,
             leases_expired=sum(line.leases_expired or 0 for line in history),
             workers=workers,
             seed=spec.spec.evolution.seed,
@@ -110,8 +115,9 @@ class Summary:
             },
             "members_evaluated": self.members_evaluated,
             "wall_seconds": self.wall_seconds,
-            "queue_seconds": self.queue_seconds,
+            "training_seconds": self.training_seconds,
             "worker_seconds": self.worker_seconds,
+            "stage_seconds": dict(self.stage_seconds),
             "leases_expired": self.leases_expired,
             "workers": self.workers,
             "seed": self.seed,

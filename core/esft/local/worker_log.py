@@ -1,6 +1,8 @@
 """Reading the logs of workers: JSON objects (esft.logs), and whatever libraries print between them."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,15 @@ class LogTail:
         self._offset += len(added)
         *lines, self._incomplete = (self._incomplete + added).split(b"\n")
         return [event for line in lines if (event := _parse(line)) is not None]
+
+
+def stage_seconds(events: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """What the workers that ended in order said they spent on each stage, summed."""
+    total: Counter[str] = Counter()
+    for event in events:
+        if event.get("event") == "stopped":
+            total.update(event["seconds"])
+    return {stage: round(seconds, 3) for stage, seconds in total.items()}
 
 
 def last_error(path: Path, *, start: int) -> str | None:

@@ -1,0 +1,154 @@
+"""What the queue should be, in a few plain containers: the model that its state machine compares with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from esft.queue import ClaimStatus, Opening
+
+
+def make_opening(generation: int, shape: tuple[int, int, int]) -> Opening:
+    required, optional, needed = shape
+    members = tuple(f"member:{index}" for index in range(optional))
+    shards = tuple(f"evaluation:{index}" for index in range(required))
+    # Optional ones between the required ones, so that order and kind are not the same.
+    return Opening(
+        generation=generation,
+        items=shards[:1] + members + shards[1:],
+        optional=members,
+        optional_needed=needed,
+        parameters=f"parameters of {generation}",
+    )
+
+
+@dataclass
+class Holder:
+    worker: str
+    token: str
+    since: int
+    deadline: int
+
+
+@dataclass
+class Model:
+    """What the queue should be, in a few plain containers."""
+
+    opening: Opening
+    now: int = 1_750_000_000_000
+    finished: bool = False
+    todo: list[str] = field(default_factory=list)
+    leases: dict[str, list[Holder]] = field(default_factory=dict)
+    results: dict[str, tuple[str, str]] = field(default_factory=dict)  # item -> (worker, result)
+    workers: dict[str, int] = field(default_factory=dict)  # name -> when it drops out
+    log: list[str] = field(default_factory=list)
+    digests: dict[int, str] = field(default_factory=dict)
+    mismatches: set[tuple[int, str, str]] = field(default_factory=set)
+    counters: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(
+            ("reported", "duplicates", "stale", "leases_expired", "backups"), 0
+        )
+    )
+    mean: float = 0.0
+
+    def open(self, opening: Opening) -> None:
+        self.opening = opening
+        self.todo, self.leases, self.results = list(opening.items), {}, {}
+
+    @property
+    def late_after(self) -> float:
+        return max(2000, 2 * self.mean)
+
+    def release(self, ended: Callable[[Holder], bool]) -> int:
+        count, orphans = 0, []
+        for item in self.opening.items:
+            holders = self.leases.get(item, [])
+            kept = [holder for holder in holders if not ended(holder)]
+            count += len(holders) - len(kept)
+            if kept:
+                self.leases[item] = kept
+            elif holders:
+                del self.leases[item]
+                orphans.append(item)
+        self.todo = orphans + self.todo
+        return count
+
+    def sweep(self) -> None:
+        silent = {worker for worker, expiry in self.workers.items() if expiry <= self.now}
+        for worker in silent:
+            del self.workers[worker]
+        self.counters["leases_expired"] += self.release(
+            lambda holder: holder.deadline <= self.now or holder.worker in silent
+        )
+
+    @property
+    def sufficient(self) -> bool:
+        optional = set(self.opening.optional)
+        return (
+            all(item in self.results for item in self.opening.items if item not in optional)
+            and len(optional & set(self.results)) >= self.opening.optional_needed
+        )
+
+    @property
+    def closable(self) -> bool:
+        return (
+            self.sufficient
+            and not self.todo
+            and all(self.now - holders[0].since > self.late_after for holders in self.leases.values())
+        )
+
+    def claim(
+        self, worker: str, count: int, token: str, lease: int | None
+    ) -> tuple[ClaimStatus, tuple[str, ...]]:
+        if self.finished:
+            return ClaimStatus.FINISHED, ()
+        self.sweep()
+        held = tuple(
+            item
+            for item in self.opening.items
+            if any((holder.worker, holder.token) == (worker, token) for holder in self.leases.get(item, []))
+        )
+        if held:
+            return ClaimStatus.ITEMS, held
+        if self.closable:
+            return ClaimStatus.COMPLETE, ()
+        items = tuple(sorted(self.todo[:count], key=self.opening.items.index))
+        del self.todo[:count]
+        if not items:
+            items = self.backup(worker)
+        for item in items:
+            length = lease or self.lease_length(len(items))
+            self.leases.setdefault(item, []).append(Holder(worker, token, self.now, self.now + length))
+        return (ClaimStatus.ITEMS if items else ClaimStatus.WAIT), items
+
+    def lease_length(self, items: int) -> int:
+        if not self.counters["reported"]:
+            return 600_000
+        return max(30_000, int(-(-4 * self.mean * items // 1)))
+
+    def backup(self, worker: str) -> tuple[str, ...]:
+        late = [
+            (holders[0].since, -self.opening.items.index(item), item)
+            for item, holders in self.leases.items()
+            if len(holders) == 1
+            and holders[0].worker != worker
+            and self.now - holders[0].since > self.late_after
+        ]
+        if not late:
+            return ()
+        self.counters["backups"] += 1
+        return (min(late)[2],)
+
+    def report(self, worker: str, generation: int, item: str, result: str, milliseconds: int) -> bool:
+        if self.finished or generation != self.opening.generation:
+            self.counters["stale"] += 1
+            return False
+        if item in self.results:
+            accepted = self.results[item][0] == worker
+            self.counters["duplicates"] += not accepted
+            return accepted
+        self.results[item] = worker, result
+        if not self.leases.pop(item, None):
+            self.todo.remove(item)
+        self.counters["reported"] += 1
+        weight = min(self.counters["reported"], 64)
+        self.mean = float(f"{self.mean + (milliseconds - self.mean) / weight:.3f}")
+        return True
