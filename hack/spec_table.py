@@ -6,9 +6,10 @@ A unit test fails when the page is not current.
 from collections.abc import Iterator
 from typing import Any
 
+from pydantic import BaseModel
+
 from esft.problems import fields_of, model_at, shown
 from esft.spec import ESFineTune, ESFineTuneSpec
-from pydantic import BaseModel
 
 INTRODUCTION = """\
 # The spec of an ESFineTune

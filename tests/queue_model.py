@@ -41,6 +41,7 @@ class Model:
     workers: dict[str, int] = field(default_factory=dict)  # name -> when it drops out
     log: list[str] = field(default_factory=list)
     digests: dict[int, str] = field(default_factory=dict)
+    rebuilt: set[int] = field(default_factory=set)  # generations whose digest is that of a rebuilt replica
     mismatches: set[tuple[int, str, str]] = field(default_factory=set)
     counters: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from determinism import Run, Scenario, scenarios
 from random_models import save_random_model
 

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from esft.cli.validate import validate
 from esft.document import DocumentError, load
 

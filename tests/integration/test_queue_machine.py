@@ -200,14 +200,18 @@ class QueueMachine(RuleBasedStateMachine):
         with pytest.raises(ValueError, match="is not open yet"):
             self.queue.commit(generation=future, record="r", opening=make_opening(future + 1, (1, 1, 1)))
 
-    @rule(worker=workers, digest=st.sampled_from(["aa", "bb"]), lost=lost_reply)
-    def digest(self, worker: str, digest: str, lost: bool) -> None:
+    @rule(worker=workers, digest=st.sampled_from(["aa", "bb"]), rebuilt=st.booleans(), lost=lost_reply)
+    def digest(self, worker: str, digest: str, rebuilt: bool, lost: bool) -> None:
         generation = self.model.opening.generation
+        if rebuilt and generation not in self.model.rebuilt:
+            self.model.rebuilt.add(generation)
+            self.model.digests[generation] = digest
         agreed = self.model.digests.setdefault(generation, digest)
         if agreed != digest:
             self.model.mismatches.add((generation, worker, digest))
         for _ in range(2 if lost else 1):
-            assert self.queue.digest(worker, generation=generation, digest=digest) == agreed
+            reply = self.queue.digest(worker, generation=generation, digest=digest, rebuilt=rebuilt)
+            assert reply == agreed
 
     @precondition(lambda self: len(self.model.log) > 1)
     @rule(phase=st.sampled_from(["Succeeded", "Failed"]))

@@ -196,6 +196,15 @@ def test_updates_give_up_in_time(queue: RunQueue) -> None:
 # digest
 
 
+def test_the_first_digest_of_a_rebuilt_replica_counts_more(queue: RunQueue) -> None:
+    assert queue.digest("broken", generation=0, digest="aa") == "aa"
+    assert queue.digest("healthy", generation=0, digest="bb") == "aa"
+    assert queue.digest("healthy", generation=0, digest="bb", rebuilt=True) == "bb"
+    assert queue.digest("broken", generation=0, digest="aa") == "bb"
+    assert queue.digest("broken", generation=0, digest="aa", rebuilt=True) == "bb"
+    assert queue.digest("healthy", generation=1, digest="bb") == "bb"
+
+
 def test_the_first_digest_is_the_agreed_one(queue: RunQueue) -> None:
     assert queue.digest("one", generation=0, digest="aa") == "aa"
     assert queue.digest("two", generation=0, digest="aa") == "aa"

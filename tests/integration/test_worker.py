@@ -219,7 +219,7 @@ def test_wrong_weights_are_noticed_and_made_anew(model: Path, queue: RunQueue, t
     queue.delete()
     queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
     for generation, digest in digests.items():
-        queue.digest("honest", generation=generation, digest=digest)
+        queue.digest("honest", generation=generation, digest=digest, rebuilt=True)
 
     def flip() -> None:
         next(iter(worker._replica.weights.masters().values())).view(-1)[0] += 1.0
@@ -232,10 +232,22 @@ def test_wrong_weights_are_noticed_and_made_anew(model: Path, queue: RunQueue, t
     assert queue.state().counters["digest_mismatches"] == 1
 
 
-def test_a_worker_that_differs_twice_stops(model: Path, queue: RunQueue, tmp_path: Path) -> None:
+def test_a_faulty_worker_that_was_first_does_not_stop_the_others(
+    model: Path, queue: RunQueue, tmp_path: Path
+) -> None:
+    spec = spec_of(model)
+    expected = work(spec, queue, tmp_path / "first")
+    queue.delete()
+    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    queue.digest("faulty", generation=1, digest="0" * 16)
+    assert work(spec, queue, tmp_path / "second") == expected
+    assert queue.digest("faulty", generation=1, digest="0" * 16) != "0" * 16
+
+
+def test_a_worker_that_differs_after_a_rebuild_stops(model: Path, queue: RunQueue, tmp_path: Path) -> None:
     spec = spec_of(model)
     queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
-    queue.digest("other", generation=1, digest="0" * 16)
+    queue.digest("other", generation=1, digest="0" * 16, rebuilt=True)
     with (
         worker_of(spec, queue, tmp_path) as worker,
         pytest.raises(ReplicaDivergedError, match="like hardware"),

@@ -3,13 +3,14 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from esft.cli.validate import as_json, as_text
 from esft.document import DocumentError, parse
 from esft.errors import EXIT_SPEC
 from esft.problems import Problem
 from esft.spec import ESFineTune
-from hypothesis import given
-from hypothesis import strategies as st
 
 FOLDER = Path("/home/ada/runs")
 HEAD = """\

@@ -3,9 +3,10 @@
 import math
 
 import pytest
-from esft.yaml_nodes import Values, compose, resolve_plain
 from hypothesis import given
 from hypothesis import strategies as st
+
+from esft.yaml_nodes import Values, compose, resolve_plain
 
 
 @pytest.mark.parametrize(

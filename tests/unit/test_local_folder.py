@@ -176,7 +176,9 @@ def test_a_run_that_did_not_succeed_is_not_finished(tmp_path: Path, phase: str) 
 
 
 def summary_of(folder: RunFolder, outcome: Outcome) -> Summary:
-    return Summary.of(outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2, stage_seconds={})
+    return Summary.of(
+        outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2, stage_seconds={}
+    )
 
 
 def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@ import math
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from esft.population import noise_source, quantise, scheduled, shape, update_record
 from esft.records import Evaluation, UpdateRecord
 from esft.spec import Evolution, Schedule
-from hypothesis import given
-from hypothesis import strategies as st
 
 NAN, INF = math.nan, math.inf
 SHAPINGS = ("zscore", "centeredRank", "raw")

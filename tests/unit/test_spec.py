@@ -3,6 +3,8 @@ import json
 import re
 
 import pytest
+from pydantic import BaseModel, ValidationError
+
 from esft.problems import fields_of, model_at, problems_of
 from esft.spec import (
     DataSpec,
@@ -13,7 +15,6 @@ from esft.spec import (
     fingerprint,
     immutable_differences,
 )
-from pydantic import BaseModel, ValidationError
 
 MINIMAL = {
     "model": {"source": "hf://Qwen/Qwen2.5-1.5B-Instruct"},

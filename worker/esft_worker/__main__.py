@@ -107,7 +107,8 @@ def _stop_on_signals(*, follow_stdin: bool) -> threading.Event:
     if follow_stdin:
 
         def follow() -> None:
-            while os.read(0, 4096):  # not sys.stdin: its lock, held by a thread, aborts the interpreter's exit
+            # Not sys.stdin: its lock, held by a thread, would abort the interpreter's exit.
+            while os.read(0, 4096):
                 pass
             stop.set()
 

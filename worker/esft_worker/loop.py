@@ -139,28 +139,31 @@ class Worker:
                 self._agree_on_digest()
 
     def _agree_on_digest(self) -> None:
-        """Compare these weights with the others'; make them anew where they differ, and stop if they still do.
+        """Compare these weights with the others'; make them anew where they differ.
 
         Raises:
-            ReplicaDivergedError: they differ twice.
+            ReplicaDivergedError: they still differ from those of another worker that has made them anew.
         """
-        if self._digest_agrees():
+        if self._digest_agrees(rebuilt=False):
             return
         logger.error("digest differs; rebuilding the weights", extra={"generation": self._replica.generation})
         self._metrics.rebuilds.inc()
         with self._metrics.time(Stage.UPDATE):
             self._replica.rebuild(self._committed_log())
-        if not self._digest_agrees():
+        if not self._digest_agrees(rebuilt=True):
             raise ReplicaDivergedError(
-                f"worker {self._name}: the weights of generation {self._replica.generation} differ from the other "
-                "workers' twice. Fix: run all workers on like hardware with the same image; check this machine's memory."
+                f"worker {self._name}: the weights of generation {self._replica.generation} differ from another "
+                "worker's, though both rebuilt them. Fix: run all workers on like hardware with the same image; check "
+                "this machine's memory."
             )
 
-    def _digest_agrees(self) -> bool:
+    def _digest_agrees(self, *, rebuilt: bool) -> bool:
         with self._metrics.time(Stage.UPDATE):
             digest = self._replica.weights.digest()
         with self._metrics.time(Stage.QUEUE):
-            agreed = self._queue.digest(self._name, generation=self._replica.generation, digest=digest)
+            agreed = self._queue.digest(
+                self._name, generation=self._replica.generation, digest=digest, rebuilt=rebuilt
+            )
         return agreed == digest
 
     def _committed_log(self) -> list[UpdateRecord]:

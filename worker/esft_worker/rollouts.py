@@ -6,8 +6,8 @@ Grading goes on in its own process while the model's thread takes the next item,
 import json
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,6 +20,9 @@ from esft_worker.grading import Grader
 from esft_worker.metrics import Stage, WorkerMetrics
 from esft_worker.replica import Replica
 from esft_worker.tasks import Example, Examples, Grade, SplitName
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 _LOGPROB_TOKENS_AT_ONCE = 4096
 """Tokens whose whole distributions are held at a time: 2.5 GB with a vocabulary of 150,000."""

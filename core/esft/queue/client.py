@@ -206,9 +206,13 @@ class RunQueue:
                 return []
             self._redis.xread({log: f"{start}-0"}, count=1, block=min(left, _BLOCK_SLICE_MILLISECONDS))
 
-    def digest(self, worker: str, *, generation: int, digest: str) -> str:
-        """Report a digest for a generation; return the one that came first, and count this if it differs."""
-        return _text(self._run("digest", worker, generation, digest)[1])
+    def digest(self, worker: str, *, generation: int, digest: str, rebuilt: bool = False) -> str:
+        """Report a digest for a generation; return the agreed one, and count this one if it differs.
+
+        The first digest is agreed on until a worker reports one of weights that it has just `rebuilt` from the base
+        model and the log: the first of these counts more, since an error of memory does not survive a rebuild.
+        """
+        return _text(self._run("digest", worker, generation, digest, int(rebuilt))[1])
 
     def finish(
         self, *, phase: str, reason: str, message: str, result: str | None = None, ttl_seconds: int

@@ -1,9 +1,13 @@
--- ARGV: now, worker, generation, digest. Returns the digest that came first.
+-- ARGV: now, worker, generation, digest, rebuilt. Returns the agreed digest: the first of a rebuilt replica, else the first.
 if not exists() then
     return {'absent'}
 end
 local generation, digest = ARGV[3], ARGV[4]
-redis.call('HSETNX', DIGESTS, generation, digest)
+if ARGV[5] == '1' and redis.call('HSETNX', DIGESTS, generation .. ' rebuilt', 1) == 1 then
+    redis.call('HSET', DIGESTS, generation, digest)
+else
+    redis.call('HSETNX', DIGESTS, generation, digest)
+end
 local agreed = redis.call('HGET', DIGESTS, generation)
 if agreed ~= digest and redis.call('SADD', MISMATCHES, generation .. ' ' .. ARGV[2] .. ' ' .. digest) == 1 then
     redis.call('HINCRBY', RUN, 'digest_mismatches', 1)
