@@ -11,20 +11,18 @@ minutes.
 """
 
 import argparse
-import json
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import torch
 
 from esft.records import UpdateRecord
 from esft_worker.weights import Weights
+from rows import write
 
 LAYERS, WIDTH, VOCABULARY, POSITIONS = 12, 768, 20_000, 1024
 SIGMA, STEP = 1e-3, 5e-4
-ROWS = Path("runs") / "bench.json"
 
 
 def gpt(dtype: torch.dtype) -> torch.nn.Module:
@@ -114,7 +112,6 @@ def measure(dtype: torch.dtype, *, members: int, threads: int, repeats: int) -> 
         our_seconds, plain_seconds = (min(column) for column in zip(*taken, strict=True))
         rows.append(
             {
-                "bench": "noise",
                 "operation": operation,
                 "dtype": str(dtype).removeprefix("torch."),
                 "parameters": parameters,
@@ -135,14 +132,6 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def write(rows: Sequence[Mapping[str, object]]) -> None:
-    """Put the rows in place of this benchmark's earlier ones."""
-    others = json.loads(ROWS.read_text()) if ROWS.exists() else []
-    kept = [row for row in others if row.get("bench") != "noise"]
-    ROWS.parent.mkdir(exist_ok=True)
-    ROWS.write_text(json.dumps([*kept, *rows], indent=1) + "\n")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Speed of perturbation and update against the plain loop.")
     parser.add_argument("--members", type=int, default=30)
@@ -160,7 +149,7 @@ def main() -> None:
     print("".join(f"{column:>15}" for column in columns))
     for row in rows:
         print("".join(f"{row[column]!s:>15}" for column in columns))
-    write(rows)
+    write("noise", rows)
 
 
 if __name__ == "__main__":

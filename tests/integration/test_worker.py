@@ -147,7 +147,7 @@ def test_a_checkpoint_goes_on_exactly_without_redis(
             spec,
             queue,
             tmp_path / "parts",
-            should_stop=lambda: (tmp_path / "parts/generation-000002").exists(),
+            should_stop=(tmp_path / "parts/generation-000002").exists,
         ) as worker,
         pytest.raises(Drained),
     ):

@@ -20,7 +20,6 @@ import hashlib
 import json
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -145,7 +144,8 @@ def cached(name: str, cache: Path, progress: Progress, *, recipes: Mapping[str, 
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / f".{final.name}.lock"):
         if not final.is_dir():
-            partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=cache))
+            partial = cache / f".{final.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
             try:
                 build(partial, progress=progress, recipe=recipe)
                 partial.rename(final)
