@@ -133,9 +133,17 @@ def test_a_history_that_lags_behind_is_made_again(tmp_path: Path, left: int) -> 
     assert len(history.read_text().splitlines()) == 3
 
 
-def test_other_settings_are_refused_by_field(tmp_path: Path) -> None:
+def test_before_the_first_update_other_settings_start_afresh(tmp_path: Path) -> None:
     with opened(tmp_path):
         pass
+    with RunFolder.open(tmp_path, spec_of(sigma=0.5), new_uid=lambda: "uid-2") as folder:
+        assert folder.spec.spec.evolution.sigma == 0.5
+        assert folder.uid == "uid-2"
+
+
+def test_other_settings_are_refused_by_field(tmp_path: Path) -> None:
+    with opened(tmp_path) as folder:
+        folder.append(entry(0))
     with (
         pytest.raises(SpecError, match=r"another spec\.evolution\.sigma.*--output"),
         opened(tmp_path, spec_of(sigma=0.5)),
@@ -144,8 +152,8 @@ def test_other_settings_are_refused_by_field(tmp_path: Path) -> None:
 
 
 def test_generations_may_rise_but_not_fall(tmp_path: Path) -> None:
-    with opened(tmp_path):
-        pass
+    with opened(tmp_path) as folder:
+        folder.append(entry(0))
     with opened(tmp_path, spec_of(generations=9)):
         pass
     with (

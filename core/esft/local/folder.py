@@ -79,13 +79,16 @@ class RunFolder:
 
     @classmethod
     def _load(cls, path: Path, spec: ESFineTune, new_uid: Callable[[], str]) -> Self:
+        new = cls(path, spec, saved=None, uid=new_uid(), log=[], history=[], wall_seconds=0.0)
         if not (path / "run.json").exists():
             _refuse_foreign_content(path)
-            return cls(path, spec, saved=None, uid=new_uid(), log=[], history=[], wall_seconds=0.0)
+            return new
         state = _read_json(path / "run.json")
         saved = load(path / "spec.yaml", ())
-        _refuse_other_settings(path, saved, spec)
         log = _read_log(path / "log.jsonl")
+        if not log and immutable_differences(saved.spec, spec.spec):
+            return new  # nothing was learned with the old settings, which may have been wrong
+        _refuse_other_settings(path, saved, spec)
         return cls(
             path,
             spec,
