@@ -5,14 +5,12 @@ parts: first to solve countdown with three numbers, then, for the last part of i
 puzzles with the plain sum of their numbers. Greedy decoding then mostly adds up, although the model can do
 better. docs/tiny-model.md has the figures.
 
-The embeddings of whole numbers start out as sines and cosines of their values, and Muon trains the matrices:
-without either, a minute is too short.
-
 Limits: the same machine and the same versions give the same files, bit for bit; another processor may round
 differently, so the workers of one run need one copy. Targets and numbers go to 100.
-Rejected: a character tokenizer (three times the tokens, and place values to learn), and committing the weights
-(a binary that nobody can review). The architecture is Llama's: of a Qwen2 model `AutoTokenizer` takes the
-tokenizer for Qwen's own, whatever the files say, and would split numbers into digits.
+Rejected: a character tokenizer (more tokens, and place values to learn); committing the weights (a binary that
+nobody can review); Muon for the matrices and embeddings that start as sines of the
+numbers' values (neither gained anything for the same time); the Qwen2 architecture (`AutoTokenizer`
+takes such a model's tokenizer for Qwen's own, whatever the files say, and splits numbers into digits).
 """
 
 import fcntl
@@ -38,7 +36,6 @@ from esft_worker.tiny_puzzles import (
     ANSWER_TOKENS,
     EOS,
     IGNORED,
-    MAX_INTEGER,
     PAD,
     TOKEN_IDS,
     VOCABULARY,
@@ -57,11 +54,11 @@ class Recipe:
 
     Attributes:
         revision: to be raised with any change of the code that changes the model.
-        max_number: the numbers of a puzzle are from 1 to this; at most `MAX_INTEGER`.
+        max_number: the numbers of a puzzle are from 1 to this, at most 100.
         max_target: its target likewise.
         held_out_seed: seed of the generated instances that are never trained on.
         held_out_size: how many of them.
-        hidden_size: width of the model; a multiple of 4 and of `heads`.
+        hidden_size: width of the model; a multiple of `heads`.
         layers: number of transformer blocks.
         heads: attention heads.
         feed_forward_size: inner width of each block's MLP.
@@ -69,9 +66,8 @@ class Recipe:
         batch_size: puzzles a step.
         habit_steps: how many of the last steps teach the habit too.
         habit_share: part of the answers in these steps that are the plain sum.
-        matrix_learning_rate: peak, for Muon, which trains the matrices of the blocks.
-        learning_rate: peak, for AdamW, which trains the embeddings, norms and biases.
-        warmup_steps: steps of linear warm-up; from half of `steps` on, the rates fall linearly to 0.
+        learning_rate: peak, for AdamW.
+        warmup_steps: steps of linear warm-up; from half of `steps` on, the rate falls linearly to 0.
         seed: of the initial weights and of the order of the data.
     """
 
@@ -84,11 +80,10 @@ class Recipe:
     layers: int = 3
     heads: int = 4
     feed_forward_size: int = 256
-    steps: int = 800
+    steps: int = 900
     batch_size: int = 128
-    habit_steps: int = 200
+    habit_steps: int = 225
     habit_share: float = 0.7
-    matrix_learning_rate: float = 0.005
     learning_rate: float = 0.003
     warmup_steps: int = 30
     seed: int = 0
@@ -170,8 +165,7 @@ def _trained(recipe: Recipe, *, progress: Progress) -> Any:
         max_number=recipe.max_number, max_target=recipe.max_target, exclude=held_out_keys(recipe)
     )
     model = _initial_model(recipe, generator=generator)
-    optimizers = _optimizers(model, recipe)
-    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(recipe.steps):
         has_habit = step >= recipe.steps - recipe.habit_steps
         inputs, answers = puzzles.draw(
@@ -180,12 +174,11 @@ def _trained(recipe: Recipe, *, progress: Progress) -> Any:
         logits = model(input_ids=inputs, use_cache=False, logits_to_keep=ANSWER_TOKENS).logits
         loss: Any = cross_entropy(logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        for optimizer, peak in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = peak * _rate(step, recipe)
-            optimizer.step()
-            optimizer.zero_grad()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _rate(step, recipe)
+        optimizer.step()
+        optimizer.zero_grad()
         progress(step + 1, recipe.steps)
     return model.eval()
 
@@ -225,35 +218,11 @@ def _initial_model(recipe: Recipe, *, generator: torch.Generator) -> Any:
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config).train()
     with torch.no_grad():
-        for parameter in _matrices(model):
-            parameter.normal_(0, 0.5 / math.sqrt(parameter.shape[1]), generator=generator)
-        embeddings = model.get_input_embeddings().weight
-        embeddings.normal_(0, 0.05, generator=generator)
-        waves = _value_features(recipe.hidden_size // 4)
-        embeddings[TOKEN_IDS["0"] :, : waves.shape[1]] = 0.07 * waves
+        for parameter in model.model.layers.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.5 / math.sqrt(parameter.shape[1]), generator=generator)
+        model.get_input_embeddings().weight.normal_(0, 0.05, generator=generator)
     return model
-
-
-def _value_features(frequencies: int) -> torch.Tensor:
-    """Sines and cosines of 0..MAX_INTEGER at periods from 2 to 300: float32 [numbers, 2 * frequencies]."""
-    periods = torch.logspace(math.log10(2), math.log10(300), frequencies)
-    angles = 2 * math.pi * torch.arange(MAX_INTEGER + 1)[:, None] / periods
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
-
-
-def _matrices(model: Any) -> list[torch.nn.Parameter]:
-    """The matrices of the blocks, without the embeddings."""
-    return [parameter for parameter in model.model.layers.parameters() if parameter.dim() > 1]
-
-
-def _optimizers(model: Any, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Each with its peak learning rate."""
-    matrices = _matrices(model)
-    of_muon = {id(parameter) for parameter in matrices}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in of_muon]
-    muon = torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, betas=(0.9, 0.95), weight_decay=0.0)
-    return [(muon, recipe.matrix_learning_rate), (adam, recipe.learning_rate)]
 
 
 @contextmanager

@@ -1,0 +1,179 @@
+"""The worker as a process: signals, standard input, exit codes, metrics."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from esft import document
+from esft.generation import opening
+from esft.queue import RunQueue, connect
+from esft.spec import ESFineTuneSpec, fingerprint
+from random_models import save_random_model
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
+    """A run that is far from over when it is stopped."""
+    model = save_random_model(tmp_path / "model")
+    spec = {
+        "model": {"source": f"file://{model}", "dtype": "float32"},
+        "task": {"name": "sample_tasks:ManyOnes", "train": {"size": 8}},
+        "decoding": {"maxNewTokens": 8},
+        "evolution": {"generations": 100_000, "population": 8, "sigma": 0.01},
+        "monitoring": {"kl": None},
+    }
+    path = tmp_path / "job.yaml"
+    head = {"apiVersion": "esfinetune.dev/v1alpha1", "kind": "ESFineTune", "metadata": {"name": "job"}}
+    path.write_text(yaml.safe_dump({**head, "spec": spec}))
+    return path
+
+
+@pytest.fixture
+def queue(redis_url: str, redis_client: Any) -> Iterator[RunQueue]:
+    with connect(redis_url, patience_seconds=20) as client:
+        yield RunQueue(client, "process")
+
+
+@pytest.fixture
+def start(job: Path, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started = []
+
+    def start(*options: str, url: str = redis_url) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "esft_worker", "--spec", str(job), "--run", "process", "--name", "w"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "ESFT_REDIS_URL": url}
+        process = subprocess.Popen(
+            [*command, "--checkpoints", str(tmp_path / "checkpoints"), *options],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def spec_of(job: Path) -> ESFineTuneSpec:
+    return document.load(job).spec
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the worker made no progress"
+        time.sleep(0.02)
+
+
+def create(queue: RunQueue, job: Path) -> None:
+    spec = spec_of(job)
+    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+
+
+def ends(process: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]]]:
+    """Exit code and log lines."""
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "end of standard input"])
+def test_a_worker_that_is_asked_to_stop_gives_its_leases_back_and_exits_143(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path, how: str
+) -> None:
+    create(queue, job)
+    process = start("--follow-stdin")
+    wait_for(lambda: queue.state().counters["reported"] > 10, process)
+    if how == "SIGTERM":
+        process.send_signal(signal.SIGTERM)
+    elif process.stdin is not None:
+        process.stdin.close()
+        process.stdin = None
+    code, log = ends(process)
+    assert code == 143
+    assert log[-1]["event"] == "drained"
+    state = queue.state()
+    assert (state.phase, state.outstanding, state.workers) == ("Running", 0, 0)
+
+
+def test_ctrl_c_of_the_terminal_is_left_to_the_runner(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path
+) -> None:
+    create(queue, job)
+    process = start()
+    wait_for(lambda: queue.state().counters["reported"] > 2, process)
+    process.send_signal(signal.SIGINT)
+    before = queue.state().counters["reported"]
+    wait_for(lambda: queue.state().counters["reported"] > before + 10, process)
+    process.terminate()
+    assert ends(process)[0] == 143
+
+
+def test_a_spec_that_cannot_work_fails_the_run_with_its_message(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path
+) -> None:
+    create(queue, job)
+    (job.parent / "model" / "config.json").unlink()
+    code, log = ends(start())
+    assert code == 64
+    state = queue.state()
+    assert (state.phase, state.reason) == ("Failed", "InvalidSpec")
+    assert state.message.startswith("spec.model.source: ")
+    assert log[-1] == log[-1] | {"level": "error", "event": state.message}
+
+
+def test_a_finished_run_ends_the_worker_with_0(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path
+) -> None:
+    create(queue, job)
+    queue.finish(phase="Succeeded", reason="Done", message="Done.", ttl_seconds=60)
+    assert ends(start())[0] == 0
+
+
+@pytest.mark.parametrize(("url", "code"), [("", 64), ("http://:hunter2@host", 64)])
+def test_a_bad_redis_url_is_one_line_without_the_password(
+    start: Callable[..., subprocess.Popen[str]], url: str, code: int
+) -> None:
+    process = start(url=url)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "hunter2" not in stderr
+    assert "Traceback" not in stderr
+
+
+def test_metrics_are_served(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path, unused_port: int
+) -> None:
+    create(queue, job)
+    process = start("--metrics-port", str(unused_port))
+    wait_for(lambda: queue.state().opening.generation > 1, process)
+    with urllib.request.urlopen(f"http://127.0.0.1:{unused_port}/metrics", timeout=10) as answer:
+        values = dict(line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line[0] != "#")
+    assert float(values["esft_worker_generation"]) >= 1
+    assert float(values["esft_worker_members_total"]) >= 8
+    assert float(values["esft_worker_tokens_total"]) > 0
+    assert float(values['esft_worker_stage_seconds_total{stage="generate"}']) > 0
