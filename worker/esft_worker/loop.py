@@ -87,9 +87,8 @@ class Worker:
             self._queue.leave(self._name)
 
     def _step(self) -> bool:
-        """Follow the log, then do one claim's worth of work; False when the run is over."""
+        """Do one claim's worth of work, or what the queue says instead; False when the run is over."""
         try:
-            self._follow_log()
             self._report_graded()
             claim = self._claim()
             match claim.status:
@@ -102,7 +101,7 @@ class Worker:
                 case ClaimStatus.BEHIND if claim.generation < self._replica.generation:
                     self._rewind()
                 case ClaimStatus.BEHIND:
-                    pass  # the next step reads the log
+                    self._follow_log()
                 case ClaimStatus.FINISHED:
                     return False
         except RunNotFoundError:

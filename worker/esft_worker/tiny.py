@@ -6,11 +6,11 @@ puzzles with the plain sum of their numbers. Greedy decoding then mostly adds up
 better. docs/tiny-model.md has the figures.
 
 Limits: the same machine and the same versions give the same files, bit for bit; another processor may round
-differently, so the workers of one run need one copy. Targets and numbers go to 100.
+differently, so the workers of one run need one copy, or like machines. Targets and numbers go to 100.
 Rejected: a character tokenizer (more tokens, and place values to learn); committing the weights (a binary that
-nobody can review); Muon for the matrices and embeddings that start as sines of the
-numbers' values (neither gained anything for the same time); the Qwen2 architecture (`AutoTokenizer`
-takes such a model's tokenizer for Qwen's own, whatever the files say, and splits numbers into digits).
+nobody can review); Muon for the matrices, and embeddings that start as sines of the numbers' values (neither
+gained anything in the same time); the Qwen2 architecture (`AutoTokenizer` takes such a model's tokenizer for
+Qwen's own, whatever the files say, and splits numbers into digits).
 """
 
 import fcntl

@@ -3,7 +3,7 @@
 Whole numbers are one token each, so a puzzle and its answer take 14 tokens. All puzzles that the task's generator
 can make are enumerated once, as tensors; a batch is then a few tensor operations, without Python at each row.
 
-Limits: three numbers only; with four, there are too many puzzles to enumerate.
+Limits: three numbers only; puzzles of four are too many to enumerate.
 """
 
 import itertools
