@@ -8,14 +8,14 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 from uuid import uuid4
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError
 from esft.generation import Commit, Item, Kind, close, opening, sigma_of
-from esft.queue import Claim, ClaimStatus, Opening, RunQueue
+from esft.queue import Claim, ClaimStatus, ItemResult, Opening, RunQueue
 from esft.records import UpdateRecord
 from esft.spec import ESFineTuneSpec, fingerprint
 from esft_worker.engine import Drained
@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 WORKER_TTL_MILLISECONDS = 10_000
 FINISHED_KEYS_SECONDS = 7 * 24 * 3600
 _LONGEST_WAIT_MILLISECONDS = 1_000
+_LONGEST_UNREPORTED_SECONDS = 1.0
 _MOST_PENDING = 2
+_LOG_PAGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Worker:
         self._should_stop = should_stop
         self._opening: Opening | None = None
         self._pending: deque[_Pending] = deque()
+        self._reported_at = time.monotonic()
 
     def run(self) -> None:
         """Work until the run is over.
@@ -89,7 +92,7 @@ class Worker:
     def _step(self) -> bool:
         """Do one claim's worth of work, or what the queue says instead; False when the run is over."""
         try:
-            self._report_graded()
+            self._report_graded(most=_MOST_PENDING)
             claim = self._claim()
             match claim.status:
                 case ClaimStatus.ITEMS:
@@ -123,19 +126,26 @@ class Worker:
             self._queue.create(fingerprint=run, log=log, opening=opening(self._spec, len(log)))
             self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS, info="{}")
 
-    def _follow_log(self) -> None:
+    def _follow_log(self, *, block_milliseconds: int = 0) -> None:
         """Apply every update that was committed since the last look, and compare the digest with the others'."""
-        with self._metrics.time(Stage.QUEUE):
-            entries = self._queue.updates(self._replica.generation)
+        stage = Stage.WAIT if block_milliseconds else Stage.QUEUE
+        with self._metrics.time(stage):
+            entries = self._queue.updates(
+                self._replica.generation, block_milliseconds=block_milliseconds, count=_LOG_PAGE
+            )
         while entries:
-            with self._metrics.time(Stage.UPDATE):
-                norm = self._replica.apply([UpdateRecord.from_json(entry.record) for entry in entries])
-            self._metrics.generation.set(self._replica.generation)
-            logger.info("updated", extra={"generation": self._replica.generation, "update_norm": norm})
-            with self._metrics.time(Stage.QUEUE):
-                entries = self._queue.updates(self._replica.generation)
-            if not entries:
+            self._apply([UpdateRecord.from_json(entry.record) for entry in entries])
+            if len(entries) < _LOG_PAGE:
                 self._agree_on_digest()
+                return
+            with self._metrics.time(Stage.QUEUE):
+                entries = self._queue.updates(self._replica.generation, count=_LOG_PAGE)
+
+    def _apply(self, records: Sequence[UpdateRecord]) -> None:
+        with self._metrics.time(Stage.UPDATE):
+            norm = self._replica.apply(records)
+        self._metrics.generation.set(self._replica.generation)
+        logger.info("updated", extra={"generation": self._replica.generation, "update_norm": norm})
 
     def _agree_on_digest(self) -> None:
         """Compare these weights with the others'; make them anew where they differ.
@@ -193,37 +203,43 @@ class Worker:
                     with self._metrics.time(Stage.CHECKPOINT):
                         path = self._replica.save_checkpoint(writer=self._name)
                     logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
-                    self._report(
-                        generation, text, json.dumps({"path": path.name}), _milliseconds_since(start)
-                    )
+                    result = json.dumps({"path": path.name})
+                    self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case Kind.DIVERGENCE:
-                    self._report(generation, text, self._rollouts.divergence(), _milliseconds_since(start))
+                    result = self._rollouts.divergence()
+                    self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case _:
                     sigma = sigma_of(self._open(generation))
                     scoring = self._rollouts.perform(item, generation=generation, sigma=sigma)
                     self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
-            self._report_graded(leave=_MOST_PENDING)
+            if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
+                self._report_graded(most=_MOST_PENDING)
             self._drain_if_asked()
 
-    def _report_graded(self, *, leave: int | None = None) -> None:
-        """Report what is graded; with `leave`, wait until at most so many are not."""
+    def _report_graded(self, *, most: int | None = None) -> None:
+        """Report what is graded; wait for grades where more than `most` rollouts lack them."""
+        graded: list[ItemResult] = []
         while self._pending:
             first = self._pending[0]
-            if not first.scoring.done() and (leave is None or len(self._pending) <= leave):
-                return
+            if not first.scoring.done() and (most is None or len(self._pending) <= most):
+                break
+            self._pending.popleft()
             with self._metrics.time(Stage.GRADE):
                 result = first.scoring.result()
-            self._pending.popleft()
             self._metrics.tokens.inc(result.tokens)
             self._metrics.members.inc()
-            self._report(first.generation, first.item, result.to_json(), first.milliseconds)
+            if first.generation == self._replica.generation:  # else the generation was closed without it
+                graded.append(ItemResult(first.item, result.to_json(), first.milliseconds))
+        if graded:
+            self._report(graded)
 
-    def _report(self, generation: int, item: str, result: str, milliseconds: int) -> None:
+    def _report(self, results: Sequence[ItemResult]) -> None:
+        self._reported_at = time.monotonic()
         with self._metrics.time(Stage.QUEUE):
-            outcome = self._queue.report(
-                self._name, generation=generation, item=item, result=result, milliseconds=milliseconds
+            outcomes = self._queue.report_all(
+                self._name, generation=self._replica.generation, results=results
             )
-        if outcome.complete:
+        if outcomes[-1].complete:
             self._close()
 
     def _close(self) -> None:
@@ -235,12 +251,10 @@ class Worker:
         if closing.generation != generation or not results:
             return  # another worker closed it first
         decision = close(self._spec, closing, results, self._replica.log)
+        if isinstance(decision, Commit):
+            self._commit(decision)
+            return
         with self._metrics.time(Stage.QUEUE):
-            if isinstance(decision, Commit):
-                self._queue.commit(
-                    generation=generation, record=decision.record.to_json(), opening=decision.opening
-                )
-                return
             self._queue.finish(
                 phase=decision.phase,
                 reason=decision.reason,
@@ -256,6 +270,17 @@ class Worker:
                 ttl_seconds=FINISHED_KEYS_SECONDS,
             )
 
+    def _commit(self, decision: Commit) -> None:
+        """Append the record to the log and apply it; where another worker was first, its record is the one."""
+        record = decision.record
+        with self._metrics.time(Stage.QUEUE):
+            text = self._queue.commit(
+                generation=record.generation, record=record.to_json(), opening=decision.opening
+            )
+        if text is not None:
+            self._apply([UpdateRecord.from_json(text)])
+            self._agree_on_digest()
+
     def _open(self, generation: int) -> Opening:
         """What the open generation consists of; asked for once a generation."""
         if self._opening is None or self._opening.generation != generation:
@@ -265,11 +290,11 @@ class Worker:
     def _wait(self, milliseconds: int) -> None:
         """Nothing to claim: wait for grades that are due, else for the next update."""
         milliseconds = min(milliseconds, _LONGEST_WAIT_MILLISECONDS)
-        with self._metrics.time(Stage.WAIT):
-            if self._pending and self._pending[0].scoring.grades is not None:
+        if self._pending and self._pending[0].scoring.grades is not None:
+            with self._metrics.time(Stage.WAIT):
                 wait([self._pending[0].scoring.grades], timeout=milliseconds / 1000)
-            else:
-                self._queue.updates(self._replica.generation, block_milliseconds=milliseconds, count=1)
+        else:
+            self._follow_log(block_milliseconds=milliseconds)
 
     def _rewind(self) -> None:
         """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""

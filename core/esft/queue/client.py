@@ -23,6 +23,7 @@ from esft.queue.types import (
     ClaimStatus,
     Entry,
     Heartbeat,
+    ItemResult,
     Opening,
     ReportOutcome,
     RunState,
@@ -135,25 +136,30 @@ class RunQueue:
     def report(
         self, worker: str, *, generation: int, item: str, result: str, milliseconds: int
     ) -> ReportOutcome:
-        """Give the result of an item; the first one counts, whether or not its worker still held the lease.
+        """Give the result of one item; see `report_all`."""
+        return self.report_all(
+            worker, generation=generation, results=[ItemResult(item, result, milliseconds)]
+        )[0]
+
+    def report_all(
+        self, worker: str, *, generation: int, results: Sequence[ItemResult]
+    ) -> tuple[ReportOutcome, ...]:
+        """Give results; the first one of an item counts, whether or not its worker still held the lease.
 
         Args:
             worker: who reports.
-            generation: the one the item was claimed in; if it is not the open one, nothing changes.
-            item: one of the opening's.
-            result: any text.
-            milliseconds: time that the item took, which leases and lateness are derived from.
+            generation: the one the items were claimed in; a report for another than the open one changes nothing.
+            results: of the opening's items; in one call, since a call costs more than a further result in it.
 
         Raises:
-            ValueError: the open generation has no such item.
+            ValueError: the open generation has no such item; then nothing is reported.
         """
         _require_word("worker", worker)
-        if milliseconds < 0:
-            raise ValueError(f"milliseconds is {milliseconds}, but an item cannot take less than none")
-        reply = self._run("report", worker, generation, item, result, milliseconds)
-        if _text(reply[0]) == "unknown":
-            raise ValueError(f"generation {generation} of run {self.run} has no item {item!r}")
-        return ReportOutcome(accepted=bool(reply[1]), complete=bool(reply[2]))
+        flat = (part for result in results for part in (result.item, result.result, result.milliseconds))
+        status, complete, *accepted = self._run("report", worker, generation, *flat)
+        if _text(status) == "unknown":
+            raise ValueError(f"generation {generation} of run {self.run} has no item {_text(complete)!r}")
+        return tuple(ReportOutcome(accepted=bool(each), complete=bool(complete)) for each in accepted)
 
     def results(self, generation: int) -> dict[str, str]:
         """Results by item so far; empty when `generation` is not the open one, because another closed it."""

@@ -1,21 +1,20 @@
--- ARGV: now, worker, generation, item, result, milliseconds. Returns accepted and complete, each 0 or 1.
+-- ARGV: now, worker, generation, then item, result, milliseconds for each item.
+-- Returns whether the generation can be closed, and for each item whether it was accepted, each 0 or 1.
 if not exists() then
     return {'absent'}
 end
-local worker, item = ARGV[2], ARGV[4]
-if not running() or field('generation') ~= ARGV[3] then
-    redis.call('HINCRBY', RUN, 'stale', 1)
-    return {'ok', 0, 0}
-end
-local entry = redis.call('HGET', ITEMS, item)
-if not entry then
-    return {'unknown'}
-end
+local worker = ARGV[2]
+local open = running() and field('generation') == ARGV[3]
 
-local accepted = 1
-local reporter = redis.call('HGET', REPORTERS, item)
-if not reporter then
-    redis.call('HSET', RESULTS, item, ARGV[5])
+local function accept(item, entry, result, milliseconds)
+    local reporter = redis.call('HGET', REPORTERS, item)
+    if reporter == worker then
+        return 1
+    elseif reporter then
+        redis.call('HINCRBY', RUN, 'duplicates', 1)
+        return 0
+    end
+    redis.call('HSET', RESULTS, item, result)
     redis.call('HSET', REPORTERS, item, worker)
     if redis.call('HDEL', LEASES, item) == 0 then
         redis.call('LREM', TODO, 1, item)
@@ -23,13 +22,32 @@ if not reporter then
     local kind = string.sub(entry, 1, 1) == 'r' and 'required_done' or 'optional_done'
     redis.call('HINCRBY', RUN, kind, 1)
     redis.call('HINCRBY', RUN, 'reported', 1)
-    redis.call('HINCRBY', RUN, 'item_milliseconds', ARGV[6])
+    redis.call('HINCRBY', RUN, 'item_milliseconds', milliseconds)
     local weight = math.min(redis.call('HINCRBY', RUN, 'measured', 1), MEASURED_WINDOW)
     local mean = number_field('mean_milliseconds')
     redis.call('HSET', RUN, 'mean_milliseconds',
-        string.format('%.3f', mean + (tonumber(ARGV[6]) - mean) / weight))
-elseif reporter ~= worker then
-    redis.call('HINCRBY', RUN, 'duplicates', 1)
-    accepted = 0
+        string.format('%.3f', mean + (tonumber(milliseconds) - mean) / weight))
+    return 1
 end
-return {'ok', accepted, closable() and 1 or 0}
+
+local entries = {}
+for i = 4, #ARGV, 3 do
+    entries[i] = open and redis.call('HGET', ITEMS, ARGV[i])
+    if open and not entries[i] then
+        return {'unknown', ARGV[i]}
+    end
+end
+
+local reply = {'ok', 0}
+for i = 4, #ARGV, 3 do
+    if open then
+        table.insert(reply, accept(ARGV[i], entries[i], ARGV[i + 1], ARGV[i + 2]))
+    else
+        redis.call('HINCRBY', RUN, 'stale', 1)
+        table.insert(reply, 0)
+    end
+end
+if open and closable() then
+    reply[2] = 1
+end
+return reply

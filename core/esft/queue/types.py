@@ -147,8 +147,30 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemResult:
+    """A result to report.
+
+    Attributes:
+        item: one of the opening's.
+        result: any text.
+        milliseconds: time that the item took, which leases and lateness are derived from.
+
+    Raises:
+        ValueError: the time is negative.
+    """
+
+    item: str
+    result: str
+    milliseconds: int
+
+    def __post_init__(self) -> None:
+        if self.milliseconds < 0:
+            raise ValueError(f"milliseconds is {self.milliseconds}, but an item cannot take less than none")
+
+
+@dataclass(frozen=True, slots=True)
 class ReportOutcome:
-    """The answer to a report.
+    """The answer to the report of an item.
 
     Attributes:
         accepted: whether this worker's result is the one that counts.
