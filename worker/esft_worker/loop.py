@@ -9,7 +9,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -210,11 +209,17 @@ class Worker:
                     self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case _:
                     sigma = sigma_of(self._open(generation))
+                    self._start_grading()
                     scoring = self._rollouts.perform(item, generation=generation, sigma=sigma)
                     self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
             if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
                 self._report_graded(most=_MOST_PENDING)
             self._drain_if_asked()
+
+    def _start_grading(self) -> None:
+        """Hand the last rollout to the grading process: the queue has been talked to, the model is up next."""
+        if self._pending:
+            self._pending[-1].scoring.start()
 
     def _report_graded(self, *, most: int | None = None) -> None:
         """Report what is graded; wait for grades where more than `most` rollouts lack them."""
@@ -290,11 +295,12 @@ class Worker:
     def _wait(self, milliseconds: int) -> None:
         """Nothing to claim: wait for grades that are due, else for the next update."""
         milliseconds = min(milliseconds, _LONGEST_WAIT_MILLISECONDS)
-        if self._pending and self._pending[0].scoring.grades is not None:
-            with self._metrics.time(Stage.WAIT):
-                wait([self._pending[0].scoring.grades], timeout=milliseconds / 1000)
-        else:
+        if not self._pending:
             self._follow_log(block_milliseconds=milliseconds)
+            return
+        self._start_grading()
+        with self._metrics.time(Stage.WAIT):
+            self._pending[0].scoring.wait(seconds=milliseconds / 1000)
 
     def _rewind(self) -> None:
         """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""

@@ -1,12 +1,15 @@
 """Turns an item of the queue into a result: which weights, which prompts, generate, grade.
 
-Grading goes on in its own process while the model's thread takes the next item, so a result comes later.
+Grading goes on in its own process while the model's thread takes the next item, so a result comes later. It starts
+when the caller says so: during a round trip to Redis it would take the processor that the reply needs.
 """
 
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,17 +31,35 @@ _LOGPROB_TOKENS_AT_ONCE = 4096
 """Tokens whose whole distributions are held at a time: 2.5 GB with a vocabulary of 150,000."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Scoring:
-    """A rollout whose grades may still be on their way; `grades` is None where there is nothing to grade."""
+    """A rollout on its way to a result.
+
+    Attributes:
+        examples: how many prompts.
+        tokens: how many tokens were generated.
+        grade: starts the grading; None where there is nothing to grade.
+    """
 
     examples: int
     tokens: int
-    grades: "Future[list[Grade]] | None"
+    grade: "Callable[[], Future[list[Grade]]] | None"
+    _grades: "Future[list[Grade]] | None" = None
+
+    def start(self) -> None:
+        """Start the grading, once; it goes on in its own process."""
+        if self.grade is not None and self._grades is None:
+            self._grades = self.grade()
 
     def done(self) -> bool:
         """Whether `result` returns at once."""
-        return self.grades is None or self.grades.done()
+        return self.grade is None or (self._grades is not None and self._grades.done())
+
+    def wait(self, *, seconds: float) -> None:
+        """Wait for the grades, for some time."""
+        self.start()
+        if self._grades is not None:
+            wait([self._grades], timeout=seconds)
 
     def result(self) -> MemberResult:
         """Wait for the grades and average them; NaN where there is nothing to grade.
@@ -46,7 +67,8 @@ class Scoring:
         Raises:
             TaskError: the task's reward failed.
         """
-        grades = [] if self.grades is None else self.grades.result()
+        self.start()
+        grades = [] if self._grades is None else self._grades.result()
         return MemberResult(
             reward=_mean([grade.reward for grade in grades]),
             score=_mean([grade.score for grade in grades]),
@@ -98,7 +120,7 @@ class Rollouts:
         test = self._examples.test
         start, stop = shard_bounds(len(test), shard=shard, shards=evaluation_shards(self._spec, generation))
         if start == stop:
-            return Scoring(examples=0, tokens=0, grades=None)
+            return Scoring(examples=0, tokens=0, grade=None)
         with self._metrics.time(Stage.PERTURB):
             self._replica.weights.restore()
         rollout = self._generate(test[start:stop], generation=0)
@@ -136,7 +158,7 @@ class Rollouts:
         )
 
     def perform(self, item: Item, *, generation: int, sigma: float) -> Scoring:
-        """Start a member or an evaluation shard."""
+        """Roll out a member or an evaluation shard."""
         if item.kind is Kind.MEMBER:
             return self.member(item.index, generation=generation, sigma=sigma)
         return self.evaluation(item.index, generation=generation)
@@ -160,8 +182,8 @@ class Rollouts:
     def _graded(
         self, examples: Sequence[Example], rollout: Rollout, split: SplitName, indices: Sequence[int]
     ) -> Scoring:
-        grades = self._grader.submit(split, indices, rollout.completions) if rollout.finite else None
-        return Scoring(examples=len(examples), tokens=rollout.tokens, grades=grades)
+        grade = partial(self._grader.submit, split, indices, rollout.completions) if rollout.finite else None
+        return Scoring(examples=len(examples), tokens=rollout.tokens, grade=grade)
 
 
 def _mean(values: Sequence[float]) -> float:
