@@ -33,8 +33,7 @@ def run(*, workers: int, generations: int, output: Path) -> dict[str, Any]:
         "--output",
         str(output),
     ]
-    for setting in settings:
-        command += ["--set", setting]
+    command += ["--set", f"evolution.generations={generations}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
     trained = [line for line in history if line["fitness"] is not None and line["evaluation"] is None][

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 SCENARIOS = list(scenarios())
 SETTINGS = (
-    "evolution.generations=40",
+    "evolution.generations=24",
     "checkpoint.everyGenerations=7",
 )
 

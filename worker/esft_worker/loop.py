@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import uuid4
 
@@ -83,10 +84,12 @@ class Worker:
             while self._step():
                 self._drain_if_asked()
         except Drained:
-            self._report_graded()
+            with suppress(RunNotFoundError):
+                self._report_graded()
             raise
         finally:
-            self._queue.leave(self._name)
+            with suppress(RunNotFoundError):
+                self._queue.leave(self._name)
 
     def _step(self) -> bool:
         """Do one claim's worth of work, or what the queue says instead; False when the run is over."""
@@ -195,6 +198,8 @@ class Worker:
         """Do the claimed items one after the other; grading of one goes on while the next is generated."""
         generation = claim.generation
         for text in claim.items:
+            if self._replica.generation != generation:
+                return  # closed meanwhile: others had copies of what was left, or it was left out
             item = Item.parse(text)
             start = time.perf_counter()
             match item.kind:
@@ -232,7 +237,8 @@ class Worker:
             with self._metrics.time(Stage.GRADE):
                 result = first.scoring.result()
             self._metrics.tokens.inc(result.tokens)
-            self._metrics.members.inc()
+            if Item.parse(first.item).kind is Kind.MEMBER:
+                self._metrics.members.inc()
             if first.generation == self._replica.generation:  # else the generation was closed without it
                 graded.append(ItemResult(first.item, result.to_json(), first.milliseconds))
         if graded:

@@ -9,7 +9,7 @@ Limits: models whose state is not a key-value cache (Mamba, RWKV) and encoder-de
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,9 +123,8 @@ class TransformersEngine:
                 "Fix: use a chat model, or plain prompts (for countdown: spec.task.options.style: text)."
             )
         else:
-            ids = self._tokenizer.apply_chat_template(
-                list(prompt), add_generation_prompt=True, return_dict=False
-            )
+            messages = [asdict(message) for message in prompt]
+            ids = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         if not ids:
             raise SpecError("spec.task: a prompt has no tokens. Fix: give every example a prompt.")
         longest = getattr(self.model.config, "max_position_embeddings", None)
