@@ -21,7 +21,6 @@ WARM_UP = 2  # generations left out: the first wait for the slowest worker's sta
 
 def run(*, workers: int, generations: int, output: Path) -> dict[str, Any]:
     """Summary and history of one run."""
-    settings = [f"evolution.generations={generations}", "workers.claimSize=1"]
     command = [
         sys.executable,
         "-m",

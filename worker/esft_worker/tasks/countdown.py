@@ -15,7 +15,7 @@ from pydantic import Field
 from esft.errors import SpecError
 from esft_worker.tasks.base import Example, Grade, Message, Prompt, Split, Task, TaskOptions
 from esft_worker.tasks.countdown_instances import Instance, InstanceKey, draw, generate, read_jsonl
-from esft_worker.tasks.expression import parse
+from esft_worker.tasks.expression import Expression, parse
 
 FORMAT_WEIGHT: Final = 0.1
 TOLERANCE: Final = Fraction(1, 100_000)
@@ -64,10 +64,12 @@ class Countdown(Task[CountdownOptions]):
         """Grade as the paper does: 0.1 x format + answer, the answer being right or not."""
         instance = _instance(example)
         if self.options.style == "compact":
-            form, answer = float(parse(completion) is not None), completion
+            answer = parse(completion)
+            form = float(answer is not None)
         else:
             response = THINK + completion if self.options.style == "text" else completion
-            form, answer = format_score(response), last_answer(response)
+            answer = parse(last_answer(response))
+            form = format_score(response)
         correct = float(is_correct(answer, instance))
         return Grade(reward=FORMAT_WEIGHT * form + correct, score=correct)
 
@@ -152,13 +154,12 @@ def last_answer(response: str) -> str:
     return answer
 
 
-def is_correct(answer: str, instance: Instance) -> bool:
+def is_correct(answer: Expression | None, instance: Instance) -> bool:
     """Say whether an answer is an expression of exactly the given numbers whose value is the target."""
-    expression = parse(answer)
-    if expression is None or sorted(expression.numbers) != sorted(instance.numbers):
+    if answer is None or sorted(answer.numbers) != sorted(instance.numbers):
         return False
-    value = expression.value()
-    return value is not None and abs(value - instance.target) < TOLERANCE
+    value = answer.value()
+    return value is not None and -TOLERANCE < value - instance.target < TOLERANCE
 
 
 def _from_source(split: Split, source: str, *, exclude: Collection[InstanceKey]) -> list[Instance]:

@@ -34,12 +34,12 @@ class Expression:
         """The numbers in the order they are written."""
         return tuple(item for item in self.postfix if isinstance(item, int))
 
-    def value(self) -> Fraction | None:
-        """Compute the exact value; None where it divides by zero."""
-        stack: list[Fraction] = []
+    def value(self) -> Fraction | int | None:
+        """Compute the exact value, an integer where nothing is divided; None where it divides by zero."""
+        stack: list[Fraction | int] = []
         for item in self.postfix:
             if isinstance(item, int):
-                stack.append(Fraction(item))
+                stack.append(item)
             elif item == _NEGATE:
                 stack.append(-stack.pop())
             else:
@@ -111,7 +111,7 @@ class _Parser:
             self._output.append(self._waiting.pop())
 
 
-def _apply(operator: str, left: Fraction, right: Fraction) -> Fraction:
+def _apply(operator: str, left: Fraction | int, right: Fraction | int) -> Fraction | int:
     match operator:
         case "+":
             return left + right
@@ -120,4 +120,4 @@ def _apply(operator: str, left: Fraction, right: Fraction) -> Fraction:
         case "*":
             return left * right
         case _:
-            return left / right
+            return Fraction(left) / right
