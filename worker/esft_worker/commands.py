@@ -8,6 +8,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.progress import Progress
+from transformers.utils.logging import disable_progress_bar
 
 from esft import document
 from esft.errors import SpecError
@@ -23,6 +24,7 @@ def make_model(
     """Train the tiny countdown model from scratch (about a minute): the one behind tiny://countdown."""
     if directory.exists():
         raise SpecError(f"{directory} exists already. Fix: name a new folder.")
+    disable_progress_bar()
     with Progress(transient=True) as bar:
         task = bar.add_task("training tiny://countdown")
         tiny.build(directory, progress=lambda done, total: bar.update(task, completed=done, total=total))
@@ -41,6 +43,7 @@ def export(
     """Rebuild the model of any generation from the base model and the run's log."""
     if to.exists():
         raise SpecError(f"{to} exists already. Fix: name a new folder.")
+    disable_progress_bar()
     spec = document.load(folder / "spec.yaml").spec
     records = _read_log(folder / "log.jsonl")
     if generation > len(records):
