@@ -70,8 +70,8 @@ class DataSpec(StrictModel):
         default=None,
         max_length=1024,
         pattern=r"^(hf://[^/\s]+/[^/\s]+(/\S*)?|file:///.+)$",
-        description="Where the examples are: file:///FILE (.jsonl or .parquet) or hf://ORG/DATASET; null: "
-        "the task generates them.",
+        description="Where the examples are: file:///FILE or hf://ORG/DATASET, as far as the task reads them "
+        "(countdown: .jsonl files); null: the task generates them.",
         examples=["file:///data/train.jsonl"],
     )
 
