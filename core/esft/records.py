@@ -35,8 +35,8 @@ class MemberResult:
         """Serialise; a NaN becomes null."""
         return json.dumps(
             {
-                "reward": _finite_or_none(self.reward),
-                "score": _finite_or_none(self.score),
+                "reward": finite_or_none(self.reward),
+                "score": finite_or_none(self.score),
                 "examples": self.examples,
                 "tokens": self.tokens,
             }
@@ -47,8 +47,8 @@ class MemberResult:
         """Parse what `to_json` wrote."""
         data = json.loads(text)
         return cls(
-            reward=_nan_if_none(data["reward"]),
-            score=_nan_if_none(data["score"]),
+            reward=nan_if_none(data["reward"]),
+            score=nan_if_none(data["score"]),
             examples=data["examples"],
             tokens=data["tokens"],
         )
@@ -65,8 +65,8 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; a NaN becomes None."""
         return {
-            "score": _finite_or_none(self.score),
-            "reward": _finite_or_none(self.reward),
+            "score": finite_or_none(self.score),
+            "reward": finite_or_none(self.reward),
             "examples": self.examples,
         }
 
@@ -74,8 +74,8 @@ class Evaluation:
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Inverse of `to_dict`."""
         return cls(
-            score=_nan_if_none(data["score"]),
-            reward=_nan_if_none(data["reward"]),
+            score=nan_if_none(data["score"]),
+            reward=nan_if_none(data["reward"]),
             examples=data["examples"],
         )
 
@@ -180,9 +180,11 @@ def _unpack(code: str, text: str) -> tuple[Any, ...]:
     return struct.unpack(f"<{len(raw) // struct.calcsize(code)}{code}", raw)
 
 
-def _finite_or_none(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
+    """For JSON, which has no NaN."""
     return value if math.isfinite(value) else None
 
 
-def _nan_if_none(value: float | None) -> float:
+def nan_if_none(value: float | None) -> float:
+    """Inverse of `finite_or_none` for NaN."""
     return math.nan if value is None else value

@@ -6,12 +6,11 @@ interest should be readable with `jq` alone.
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from esft.records import Evaluation, FitnessStatistics, UpdateRecord
+from esft.records import Evaluation, FitnessStatistics, UpdateRecord, finite_or_none, nan_if_none
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +72,12 @@ class HistoryLine:
                 "fitness": None
                 if fitness is None
                 else {
-                    "mean": _finite(fitness.mean),
-                    "best": _finite(fitness.best),
-                    "worst": _finite(fitness.worst),
-                    "std": _finite(fitness.std),
+                    "mean": finite_or_none(fitness.mean),
+                    "best": finite_or_none(fitness.best),
+                    "worst": finite_or_none(fitness.worst),
+                    "std": finite_or_none(fitness.std),
                 },
-                "evaluation": None
-                if evaluation is None
-                else {
-                    "score": _finite(evaluation.score),
-                    "reward": _finite(evaluation.reward),
-                    "examples": evaluation.examples,
-                },
+                "evaluation": None if evaluation is None else evaluation.to_dict(),
                 "kl_divergence": self.kl_divergence,
                 "members": self.members,
                 "seconds": self.seconds,
@@ -110,10 +103,10 @@ class HistoryLine:
             fitness=None
             if fitness is None
             else FitnessStatistics(
-                mean=_number(fitness["mean"]),
-                best=_number(fitness["best"]),
-                worst=_number(fitness["worst"]),
-                std=_number(fitness["std"]),
+                mean=nan_if_none(fitness["mean"]),
+                best=nan_if_none(fitness["best"]),
+                worst=nan_if_none(fitness["worst"]),
+                std=nan_if_none(fitness["std"]),
                 valid=int(data["members"]),
             ),
             evaluation=evaluation_from(data["evaluation"]),
@@ -146,21 +139,9 @@ def score_of(history: Iterable[HistoryLine]) -> Score | None:
     return Score(base=measured[0][0], final=measured[-1][0], best=best, best_generation=generation)
 
 
-def evaluation_from(data: Mapping[str, Any] | None) -> Evaluation | None:
+def evaluation_from(data: dict[str, Any] | None) -> Evaluation | None:
     """Parse an evaluation as it stands in a history or in a run's result."""
-    if data is None:
-        return None
-    return Evaluation(
-        score=_number(data["score"]), reward=_number(data["reward"]), examples=int(data["examples"])
-    )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    return None if data is None else Evaluation.from_dict(data)
 
 
 def _integer(value: float | None) -> int | None:
