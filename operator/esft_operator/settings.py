@@ -8,7 +8,7 @@ import esft
 from esft.errors import SpecError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerDefaults:
     """What worker pods get unless `spec.workers.template` says otherwise."""
 
@@ -22,7 +22,7 @@ class WorkerDefaults:
     """How long a worker may take to hand its work back on SIGTERM."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OperatorSettings:
     """How this operator runs; a sentence under each field says what it means."""
 
