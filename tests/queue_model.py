@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from esft.queue import ClaimStatus, Opening
+from esft.queue import ClaimStatus, Opening, ReopenStatus
 
 
 def make_opening(generation: int, shape: tuple[int, int, int]) -> Opening:
@@ -34,7 +34,7 @@ class Model:
 
     opening: Opening
     now: int = 1_750_000_000_000
-    finished: bool = False
+    phase: str = "Running"
     todo: list[str] = field(default_factory=list)
     leases: dict[str, list[Holder]] = field(default_factory=dict)
     results: dict[str, tuple[str, str]] = field(default_factory=dict)  # item -> (worker, result)
@@ -49,6 +49,14 @@ class Model:
         )
     )
     mean: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        return self.phase != "Running"
+
+    @property
+    def living(self) -> int:
+        return sum(expiry > self.now for expiry in self.workers.values())
 
     def open(self, opening: Opening) -> None:
         self.opening = opening
@@ -95,6 +103,19 @@ class Model:
             and not self.todo
             and all(self.now - holders[0].since > self.late_after for holders in self.leases.values())
         )
+
+    def reopen(self, opening: Opening) -> ReopenStatus:
+        if not self.finished:
+            return ReopenStatus.RUNNING
+        if self.phase != "Succeeded":
+            return ReopenStatus.FAILED
+        if opening.generation != self.opening.generation:
+            return ReopenStatus.OTHER_GENERATION
+        if self.living:
+            return ReopenStatus.OCCUPIED
+        self.phase = "Running"
+        self.open(opening)
+        return ReopenStatus.REOPENED
 
     def claim(
         self, worker: str, count: int, token: str, lease: int | None

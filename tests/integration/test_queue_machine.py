@@ -7,6 +7,7 @@ always end the generation.
 """
 
 import itertools
+from dataclasses import replace
 from typing import ClassVar
 
 import hypothesis.strategies as st
@@ -23,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from esft.errors import SpecError
-from esft.queue import ClaimStatus, RunQueue
+from esft.queue import ClaimStatus, RunQueue, observe
 from queue_model import Model, make_opening
 
 # When it fails, finding the shortest example takes up to 5 minutes.
@@ -81,7 +82,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(worker=workers)
     def heartbeat(self, worker: str) -> None:
-        if not self.model.finished:
+        if not self.model.finished or worker in self.model.workers:
             self.model.workers[worker] = self.model.now + TTL
         beat = self.queue.heartbeat(worker, ttl_milliseconds=TTL)
         assert (beat.finished, beat.generation) == (self.model.finished, self.model.opening.generation)
@@ -222,7 +223,17 @@ class QueueMachine(RuleBasedStateMachine):
             assert state == before
         else:
             assert (state.phase, state.reason, state.result) == (phase, "Reason", "{}")
-        self.model.finished = True
+            self.model.phase = phase
+
+    @precondition(lambda self: self.model.finished)
+    @rule(shape=openings, offset=st.sampled_from([0, 0, 1]), leaving=st.booleans(), lost=lost_reply)
+    def reopen(self, shape: tuple[int, int, int], offset: int, leaving: bool, lost: bool) -> None:
+        if leaving:
+            for worker in WORKERS:
+                self.leave(worker)
+        opening = make_opening(self.model.opening.generation + offset, shape)
+        for _ in range(2 if lost else 1):
+            assert self.queue.reopen(opening) is self.model.reopen(opening)
 
     @invariant()
     def queue_is_as_the_model(self) -> None:
@@ -235,7 +246,7 @@ class QueueMachine(RuleBasedStateMachine):
             len(model.todo),
         )
         assert state.counters == {**model.counters, "digest_mismatches": len(model.mismatches)}
-        assert state.workers == sum(expiry > model.now for expiry in model.workers.values())
+        assert state.workers == model.living
         assert self.queue.results(model.opening.generation) == {
             item: result for item, (_, result) in model.results.items()
         }
@@ -258,9 +269,18 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.model.opening.generation == len(self.model.log)
 
     @invariant()
-    def what_is_finished_expires(self) -> None:
-        if self.model.finished:
-            assert all(self.client.ttl(key) > 0 for key in self.queue.keys if self.client.exists(key))
+    def what_is_finished_expires_and_nothing_else(self) -> None:
+        lifetimes = [self.client.ttl(key) for key in self.queue.keys if self.client.exists(key)]
+        assert all(seconds > 0 if self.model.finished else seconds == -1 for seconds in lifetimes)
+
+    @invariant()
+    def an_observer_sees_state_and_log_of_one_moment(self) -> None:
+        start = max(0, len(self.model.log) - 1)
+        observation = observe(self.client, {self.queue.run: start})[self.queue.run]
+        assert observation is not None
+        # The observer has no clock of a test's, so its workers are all long gone.
+        assert replace(observation.state, workers=self.model.living) == self.queue.state()
+        assert [entry.record for entry in observation.entries] == self.model.log[start:]
 
     def teardown(self) -> None:
         """Whatever happened: when all others are gone, one fresh worker ends the generation."""

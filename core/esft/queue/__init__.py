@@ -2,13 +2,16 @@
 
 from esft.queue.client import RunQueue
 from esft.queue.connection import connect, redact
+from esft.queue.observer import observe
 from esft.queue.types import (
     Claim,
     ClaimStatus,
     Entry,
     Heartbeat,
     ItemResult,
+    Observation,
     Opening,
+    ReopenStatus,
     ReportOutcome,
     RunState,
 )
@@ -19,10 +22,13 @@ __all__ = [
     "Entry",
     "Heartbeat",
     "ItemResult",
+    "Observation",
     "Opening",
+    "ReopenStatus",
     "ReportOutcome",
     "RunQueue",
     "RunState",
     "connect",
+    "observe",
     "redact",
 ]

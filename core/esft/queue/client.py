@@ -16,6 +16,8 @@ from typing import Any
 import redis
 
 from esft.errors import RunNotFoundError, SpecError
+from esft.queue import replies
+from esft.queue.replies import text
 from esft.queue.scripts import run_keys, run_script
 from esft.queue.types import (
     RUNNING,
@@ -25,11 +27,10 @@ from esft.queue.types import (
     Heartbeat,
     ItemResult,
     Opening,
+    ReopenStatus,
     ReportOutcome,
     RunState,
 )
-
-_COUNTERS = ("reported", "duplicates", "stale", "leases_expired", "backups", "digest_mismatches")
 
 # A blocking read is made of shorter ones, each well within any sensible socket timeout.
 _BLOCK_SLICE_MILLISECONDS = 1000
@@ -85,19 +86,19 @@ class RunQueue:
         _require_word("worker", worker)
         _require_positive("ttl_milliseconds", ttl_milliseconds)
         reply = self._run("join", worker, fingerprint, ttl_milliseconds, info)
-        if _text(reply[0]) == "other":
+        if text(reply[0]) == "other":
             raise SpecError(
-                f"run {self.run} was created from another specification (fingerprint {_text(reply[1])}, "
+                f"run {self.run} was created from another specification (fingerprint {text(reply[1])}, "
                 f"here {fingerprint}): use the specification it was created from, or start a new run"
             )
-        return _run_state(reply)
+        return replies.run_state(reply)
 
     def heartbeat(self, worker: str, *, ttl_milliseconds: int) -> Heartbeat:
         """Keep a worker registered for another `ttl_milliseconds`, or register it again if it dropped out."""
         _require_word("worker", worker)
         _require_positive("ttl_milliseconds", ttl_milliseconds)
         _, phase, generation = self._run("heartbeat", worker, ttl_milliseconds)
-        return Heartbeat(phase=_text(phase), generation=int(generation))
+        return Heartbeat(phase=text(phase), generation=int(generation))
 
     def leave(self, worker: str) -> int:
         """Unregister a worker and put its leased items at the front of the queue; return how many leases."""
@@ -127,8 +128,8 @@ class RunQueue:
         lease = "" if lease_milliseconds is None else lease_milliseconds
         status, open_generation, wait, *items = self._run("claim", worker, generation, count, token, lease)
         return Claim(
-            status=ClaimStatus(_text(status)),
-            items=tuple(map(_text, items)),
+            status=ClaimStatus(text(status)),
+            items=tuple(map(text, items)),
             generation=int(open_generation),
             wait_milliseconds=int(wait),
         )
@@ -157,14 +158,13 @@ class RunQueue:
         _require_word("worker", worker)
         flat = (part for result in results for part in (result.item, result.result, result.milliseconds))
         status, complete, *accepted = self._run("report", worker, generation, *flat)
-        if _text(status) == "unknown":
-            raise ValueError(f"generation {generation} of run {self.run} has no item {_text(complete)!r}")
+        if text(status) == "unknown":
+            raise ValueError(f"generation {generation} of run {self.run} has no item {text(complete)!r}")
         return tuple(ReportOutcome(accepted=bool(each), complete=bool(complete)) for each in accepted)
 
     def results(self, generation: int) -> dict[str, str]:
         """Results by item so far; empty when `generation` is not the open one, because another closed it."""
-        _, *flat = map(_text, self._run("results", generation))
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        return replies.pairs(self._run("results", generation)[1:])
 
     def commit(self, *, generation: int, record: str, opening: Opening) -> str | None:
         """Close the open generation: append its record to the log and open the next, if no one else did.
@@ -178,14 +178,14 @@ class RunQueue:
         """
         _require_generation(opening, generation + 1)
         reply = self._run("commit", generation, record, *_opening_arguments(opening))
-        status = _text(reply[0])
+        status = text(reply[0])
         if status == "finished":
             return None
         if status == "ahead":
             raise ValueError(f"generation {generation} of run {self.run} is not open yet: {int(reply[1])} is")
         if status == "incomplete":
             raise ValueError(f"generation {generation} of run {self.run} lacks results that it needs")
-        return _text(reply[1])
+        return text(reply[1])
 
     def updates(self, start: int, *, block_milliseconds: int = 0, count: int = 256) -> list[Entry]:
         """Read the log from entry `start` on, in order.
@@ -204,7 +204,7 @@ class RunQueue:
             # XREAD only waits; XRANGE reads, since its reply has one shape in all protocols of redis-py.
             entries: Any = self._redis.xrange(log, min=f"{start + 1}-0", count=count)
             if entries:
-                return [_entry(fields) for _, fields in entries]
+                return [replies.entry(fields) for _, fields in entries]
             if not self._redis.exists(self.keys[0]):
                 raise self._not_found()
             left = int((deadline - time.monotonic()) * 1000)
@@ -218,7 +218,7 @@ class RunQueue:
         The first digest is agreed on until a worker reports one of weights that it has just `rebuilt` from the base
         model and the log: the first of these counts more, since an error of memory does not survive a rebuild.
         """
-        return _text(self._run("digest", worker, generation, digest, int(rebuilt))[1])
+        return text(self._run("digest", worker, generation, digest, int(rebuilt))[1])
 
     def finish(
         self, *, phase: str, reason: str, message: str, result: str | None = None, ttl_seconds: int
@@ -236,16 +236,30 @@ class RunQueue:
             raise ValueError(f"phase {phase!r} is not final")
         _require_positive("ttl_seconds", ttl_seconds)
         optional = () if result is None else (result,)
-        return _run_state(self._run("finish", phase, reason, message, ttl_seconds, *optional))
+        return replies.run_state(self._run("finish", phase, reason, message, ttl_seconds, *optional))
+
+    def reopen(self, opening: Opening) -> ReopenStatus:
+        """Open a run that has succeeded again at the generation it ended with, since it is to go further.
+
+        What that generation had reported is forgotten, the phase is "Running" again, and no key expires any
+        more. Not while workers of the ended run are registered: they may be in the middle of an item of the
+        former opening. They leave by themselves when they see the end, or drop out; call again then.
+
+        Args:
+            opening: what the generation consists of now; its number is that of the open one.
+
+        Returns:
+            What it came to. A second call says RUNNING, and changes nothing.
+        """
+        return ReopenStatus(text(self._run("reopen", *_opening_arguments(opening))[0]))
 
     def state(self) -> RunState:
         """Read the run's state; changes nothing."""
-        return _run_state(self._run("state"))
+        return replies.run_state(self._run("state"))
 
     def workers(self) -> dict[str, str]:
         """Read the registered workers and the `info` each joined with; empty text for one that came back."""
-        _, *flat = map(_text, self._run("workers"))
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        return replies.pairs(self._run("workers")[1:])
 
     def delete(self) -> None:
         """Remove every trace of the run; nothing that a worker still does brings a key of it back."""
@@ -254,7 +268,7 @@ class RunQueue:
     def _run(self, script: str, *arguments: str | int) -> Any:
         now = "" if self._clock is None else self._clock()
         reply = run_script(self._redis, script, self.keys, now, *arguments)
-        if isinstance(reply, list) and _text(reply[0]) == "absent":
+        if isinstance(reply, list) and text(reply[0]) == "absent":
             raise self._not_found()
         return reply
 
@@ -269,33 +283,6 @@ def _opening_arguments(opening: Opening) -> list[str | int]:
     optional = set(opening.optional)
     items = (("o" if item in optional else "r") + item for item in opening.items)
     return [opening.generation, opening.to_json(), opening.optional_needed, *items]
-
-
-def _run_state(reply: Any) -> RunState:
-    _, phase, reason, message, result, opening, done, outstanding, todo, workers, *counters = reply
-    return RunState(
-        phase=_text(phase),
-        reason=_text(reason),
-        message=_text(message),
-        result=None if result is None else _text(result),
-        opening=Opening.from_json(_text(opening)),
-        done=int(done),
-        outstanding=int(outstanding),
-        todo=int(todo),
-        workers=int(workers),
-        counters=dict(zip(_COUNTERS, map(int, counters), strict=True)),
-    )
-
-
-def _entry(fields: dict[Any, Any]) -> Entry:
-    values = {_text(name): _text(value) for name, value in fields.items()}
-    record = values.pop("record")
-    return Entry(record=record, telemetry={name: float(value) for name, value in values.items()})
-
-
-def _text(value: bytes | str) -> str:
-    """Replies are bytes or text, as the client was made."""
-    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def _require_word(name: str, value: str) -> None:

@@ -67,12 +67,9 @@ class PatientRedis(redis.Redis):
             try:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
             except exceptions.AuthenticationError as error:
-                raise QueueUnavailableError(
-                    f"Redis at {self.address} refused the user name or password: correct them in the URL "
-                    f"({error})"
-                ) from error
+                raise _refused(self.address, error) from error
             except exceptions.RedisError as error:
-                if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
+                if not _passes(error):
                     raise
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -82,6 +79,19 @@ class PatientRedis(redis.Redis):
                     ) from error
                 time.sleep(min(backoff.compute(failures), left))
                 failures += 1
+
+
+def surfaced(client: redis.Redis, error: exceptions.RedisError) -> Exception:
+    """Return what to raise for an error of a pipeline, which is sent once however patient the client is.
+
+    `QueueUnavailableError` where a command by itself would be tried again or was refused; else the error as it is.
+    """
+    address = client.address if isinstance(client, PatientRedis) else "its address"
+    if isinstance(error, exceptions.AuthenticationError):
+        return _refused(address, error)
+    if _passes(error):
+        return QueueUnavailableError(f"Redis at {address} is unavailable: {error}")
+    return error
 
 
 def connect(url: str, *, patience_seconds: float) -> redis.Redis:
@@ -127,6 +137,16 @@ def redact(url: str) -> str:
         scheme, rest = "", url
     credentials, _, place = rest.rpartition("@")
     return f"{scheme}{separator}{'***@' if credentials else ''}{place}"
+
+
+def _passes(error: exceptions.RedisError) -> bool:
+    return isinstance(error, _PASSING_ERRORS) or _PASSING_CODES.search(str(error)) is not None
+
+
+def _refused(address: str, error: exceptions.AuthenticationError) -> QueueUnavailableError:
+    return QueueUnavailableError(
+        f"Redis at {address} refused the user name or password: correct them in the URL ({error})"
+    )
 
 
 def _check(url: str, address: str) -> None:

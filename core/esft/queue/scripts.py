@@ -35,7 +35,7 @@ def run_keys(run: str) -> tuple[str, ...]:
 
 
 @cache
-def _source(name: str) -> tuple[str, str]:
+def source(name: str) -> tuple[str, str]:
     """A script's whole text and its SHA-1, which is its name on the server."""
     folder = files(__package__)
     text = (folder / "common.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
@@ -44,7 +44,7 @@ def _source(name: str) -> tuple[str, str]:
 
 def run_script(client: redis.Redis, name: str, keys: tuple[str, ...], *arguments: str | int) -> Any:
     """Run the script `name`.lua and return its reply."""
-    text, sha = _source(name)
+    text, sha = source(name)
     try:
         return client.evalsha(sha, len(keys), *keys, *arguments)
     except NoScriptError:

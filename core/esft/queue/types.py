@@ -107,6 +107,19 @@ class RunState:
 
 
 @dataclass(frozen=True, slots=True)
+class Observation:
+    """A run and what its log has gained, both at one moment.
+
+    Attributes:
+        state: the run's state.
+        entries: of the log, in order, from the number that was asked for on.
+    """
+
+    state: RunState
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, slots=True)
 class Heartbeat:
     """The answer to a heartbeat: the phase of the run and the number of its open generation."""
 
@@ -144,6 +157,16 @@ class Claim:
     items: tuple[str, ...]
     generation: int
     wait_milliseconds: int
+
+
+class ReopenStatus(StrEnum):
+    """What the wish to open a run again came to."""
+
+    REOPENED = "reopened"
+    RUNNING = "running"  # it has not finished, or an earlier call opened it again
+    FAILED = "failed"  # it finished with another phase than "Succeeded", which is final
+    OTHER_GENERATION = "other"  # it ended with another generation than the opening's
+    OCCUPIED = "occupied"  # workers of the ended run have not left yet
 
 
 @dataclass(frozen=True, slots=True)
