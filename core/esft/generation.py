@@ -133,6 +133,15 @@ def checkpoint_due(spec: ESFineTuneSpec, generation: int) -> bool:
     )
 
 
+def latest_checkpoint(spec: ESFineTuneSpec, generation: int) -> int | None:
+    """The newest generation up to this one whose weights are saved; None where there is none."""
+    due = [generation - generation % spec.checkpoint.every_generations]
+    if spec.task.test is not None:
+        due.append(generation - generation % spec.evaluation.every_generations)
+    due.append(min(generation, spec.evolution.generations))
+    return max((each for each in due if checkpoint_due(spec, each)), default=None)
+
+
 def divergence_due(spec: ESFineTuneSpec, generation: int) -> bool:
     """Whether the KL divergence from the base model is measured; at generation 0 it is zero."""
     kl = spec.monitoring.kl

@@ -6,11 +6,15 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "about"}
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record with its `extra` fields beside the message; `bound` fields stand on every line."""
+    """Formats a record with its `extra` fields beside the message; `bound` fields stand on every line.
+
+    The fields of an extra dictionary `about` are lifted out of it: `name` of a resource, which the logging package
+    would otherwise take for the logger's.
+    """
 
     def __init__(self, **bound: str) -> None:
         """Put `bound` (worker, run, namespace ...) on every line."""
@@ -24,6 +28,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             **self._bound,
+            **record.__dict__.get("about", {}),
             **{key: value for key, value in record.__dict__.items() if key not in _STANDARD},
         }
         if record.exc_info:

@@ -67,3 +67,8 @@ def child_labels(name: str, uid: str) -> dict[str, str]:
         INSTANCE_LABEL: name,
         RUN_UID_LABEL: uid,
     }
+
+
+def selector(name: str, uid: str) -> str:
+    """Label selector of a run's pods, as text."""
+    return f"{INSTANCE_LABEL}={name},{RUN_UID_LABEL}={uid}"

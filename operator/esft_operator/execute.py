@@ -1,0 +1,199 @@
+"""Carries out what a plan asks for, one action at a time; each may be repeated without harm.
+
+A child is never taken over: before the first apply it is looked at, and what has another owner stays untouched.
+"""
+
+import logging
+from datetime import UTC, datetime
+from typing import Final
+
+from esft.errors import EsftError, QueueUnavailableError
+from esft_operator import build
+from esft_operator.actions import (
+    Action,
+    AddFinalizer,
+    Apply,
+    DeleteJob,
+    DeleteResource,
+    Event,
+    FinishRun,
+    GrantAccess,
+    RemoveFinalizer,
+    RemoveFromRedis,
+    ReopenRun,
+)
+from esft_operator.cluster import JOBS, RUNS, AlreadyExistsError, Cluster, ClusterError, kind_of
+from esft_operator.credentials import run_url
+from esft_operator.endpoint import Endpoint
+from esft_operator.names import FIELD_MANAGER, FINALIZER, GROUP, VERSION
+from esft_operator.observed import owner_of
+from esft_operator.resource import Manifest, Run
+from esft_operator.settings import OperatorSettings
+from esft_operator.situation import Resource
+
+logger = logging.getLogger(__name__)
+
+_API_VERSION: Final = f"{GROUP}/{VERSION}"
+
+
+class ForeignChildError(EsftError):
+    """An object has the name that a child should have, and another owner."""
+
+
+class WorkersLeavingError(EsftError):
+    """A run cannot be opened again while workers of its end are still registered; they leave by themselves."""
+
+
+class Executor:
+    """What actions are carried out with."""
+
+    def __init__(self, cluster: Cluster, settings: OperatorSettings) -> None:
+        """Use a cluster; the settings have the operator's Redis."""
+        self._cluster = cluster
+        self._settings = settings
+
+    def execute(
+        self, action: Action, *, resource: Resource, run: Run | None, endpoint: Endpoint | None
+    ) -> Manifest | None:
+        """Carry out one action.
+
+        Returns:
+            The resource itself, where the action changed it.
+
+        Raises:
+            ClusterError, QueueUnavailableError: for now; the plan will ask again.
+            ForeignChildError, WorkersLeavingError: until something else happens.
+        """
+        match action:
+            case AddFinalizer():
+                return self._set_finalizer(resource, present=True)
+            case RemoveFinalizer():
+                self._set_finalizer(resource, present=False)
+            case Apply():
+                self._apply(action, resource)
+            case DeleteJob():
+                self._cluster.delete(JOBS, resource.namespace, action.name, uid=action.uid)
+            case DeleteResource():
+                self._cluster.delete(RUNS, resource.namespace, resource.name, uid=resource.uid)
+            case _ if endpoint is None:
+                raise QueueUnavailableError("the URL of the run's Redis cannot be read")
+            case _:
+                self._in_redis(action, run, resource, endpoint)
+        return None
+
+    def _in_redis(
+        self,
+        action: GrantAccess | RemoveFromRedis | FinishRun | ReopenRun,
+        run: Run | None,
+        resource: Resource,
+        endpoint: Endpoint,
+    ) -> None:
+        match action:
+            case GrantAccess():
+                if run is not None and resource.redis_secret is None:
+                    self._grant(run, endpoint)
+            case RemoveFromRedis():
+                endpoint.remove(resource.uid)
+            case FinishRun():
+                endpoint.finish(resource.uid, reason=action.reason, message=action.message)
+            case ReopenRun():
+                if not endpoint.reopen(resource.uid, action.opening):
+                    raise WorkersLeavingError("Workers of the finished run are still leaving.")
+
+    def write_status(self, resource: Resource, status: Manifest) -> Manifest:
+        """Write the whole status; what is not in it goes."""
+        return self._cluster.apply(
+            {
+                "apiVersion": _API_VERSION,
+                "kind": "ESFineTune",
+                "metadata": {
+                    "name": resource.name,
+                    "namespace": resource.namespace,
+                    "uid": resource.uid,
+                },
+                "status": status,
+            },
+            force=True,
+            subresource="status",
+        )
+
+    def post(self, resource: Resource, event: Event) -> None:
+        """Post an Event; a lost one is no reason to fail."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            self._cluster.create(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Event",
+                    "metadata": {"generateName": f"{resource.name}.", "namespace": resource.namespace},
+                    "involvedObject": {
+                        "apiVersion": _API_VERSION,
+                        "kind": "ESFineTune",
+                        "name": resource.name,
+                        "namespace": resource.namespace,
+                        "uid": resource.uid,
+                        "resourceVersion": resource.version,
+                    },
+                    "type": "Warning" if event.warning else "Normal",
+                    "reason": event.reason,
+                    "message": event.message[:1024],
+                    "source": {"component": FIELD_MANAGER},
+                    "reportingComponent": FIELD_MANAGER,
+                    "reportingInstance": FIELD_MANAGER,
+                    "firstTimestamp": now,
+                    "lastTimestamp": now,
+                    "count": 1,
+                }
+            )
+        except ClusterError as error:
+            logger.warning(
+                "event lost", extra={"about": resource.about, "reason": event.reason, "error": str(error)}
+            )
+
+    def _set_finalizer(self, resource: Resource, *, present: bool) -> Manifest | None:
+        """Add or remove our finalizer and leave the others alone; refused when the resource has changed since."""
+        now = self._cluster.get(RUNS, resource.namespace, resource.name)
+        if now is None or now["metadata"]["uid"] != resource.uid:
+            return None
+        others = [each for each in now["metadata"].get("finalizers") or () if each != FINALIZER]
+        patch = {
+            "metadata": {
+                "finalizers": [*others, FINALIZER] if present else others,
+                "resourceVersion": now["metadata"]["resourceVersion"],
+            }
+        }
+        return self._cluster.merge(RUNS, resource.namespace, resource.name, patch)
+
+    def _apply(self, action: Apply, resource: Resource) -> None:
+        manifest, uid = action.manifest, action.owned_uid
+        if uid is None:
+            metadata = manifest["metadata"]
+            found = self._cluster.get(kind_of(manifest), metadata["namespace"], metadata["name"])
+            if found is None:
+                self._cluster.apply(manifest, force=False)
+                return
+            if owner_of(found) != resource.uid:
+                raise ForeignChildError(_foreign(manifest, found))
+            uid = found["metadata"]["uid"]
+        pinned = {**manifest, "metadata": {**manifest["metadata"], "uid": uid}}
+        self._cluster.apply(pinned, force=True)
+
+    def _grant(self, run: Run, endpoint: Endpoint) -> None:
+        endpoint.grant(run.uid)
+        url = run_url(endpoint.url, key=self._settings.credentials_key, uid=run.uid)
+        try:
+            self._cluster.create(build.redis_secret(run, url=url))
+        except AlreadyExistsError:
+            return  # its name has the run's uid, so it is the run's, and it is immutable
+
+
+def _foreign(manifest: Manifest, found: Manifest) -> str:
+    kind, name = manifest["kind"], manifest["metadata"]["name"]
+    owners = [f"{each['kind']} {each['name']}" for each in found["metadata"].get("ownerReferences") or ()]
+    if "deletionTimestamp" in found["metadata"] or "ESFineTune" in " ".join(owners):
+        return f"{kind} {name} of a run before this one has not gone yet; this run begins when it has."
+    owner = f"belongs to {owners[0]}" if owners else "belongs to nobody"
+    return (
+        f"{kind} {name} exists and {owner}, so it is left alone. "
+        f"Fix: delete or rename it, or give the run another name."
+    )
