@@ -30,8 +30,7 @@ RESERVED_VOLUMES: Final = "esft-"
 _PATH: Final = "spec.workers.template"
 _TAKEN: Final = "is set by the operator"
 _IDENTITY_FIX: Final = (
-    "remove it; pass settings as environment variables, or put another `command` before it that ends with the "
-    "arguments it is given"
+    "remove it; settings go into `env`, and `command` may be a program that starts the worker"
 )
 _RESERVED_OF_WORKER: Final[Mapping[str, str]] = {
     "args": _IDENTITY_FIX,
