@@ -1,0 +1,35 @@
+"""What all children have in common: labels by which the operator finds them again, and one owner.
+
+The owner is the resource, so the garbage collector removes them even when no operator is there to do so.
+"""
+
+from typing import Final
+
+from esft.spec import API_VERSION, KIND
+from esft_operator.names import child_labels
+from esft_operator.resource import Manifest, Run
+
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+WORKER_COMPONENT: Final = "worker"
+
+
+def child(run: Run, *, api_version: str, kind: str, name: str, component: str) -> Manifest:
+    """What every child begins with: type, name, labels and its one owner."""
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": run.name,
+        "uid": run.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": run.namespace,
+            "labels": child_labels(run.name, run.uid) | {COMPONENT_LABEL: component},
+            "ownerReferences": [owner],
+        },
+    }
