@@ -55,7 +55,7 @@ COMPLETE = {
         "minReplicas": 1,
         "maxReplicas": 8,
         "replicas": None,
-        "autoscaling": {"targetGenerationSeconds": None},
+        "autoscaling": {"targetGenerationSeconds": None, "keda": None},
         "claimSize": 1,
         "leaseSeconds": None,
         "quorum": 1.0,
@@ -118,6 +118,7 @@ def test_writes_what_it_read():
         ("model.dtype", "bf16", "must be one of float32, float16, bfloat16"),
         ("model.revision", "", "must be at least 1 characters long"),
         ("task.name", "not a name", "has the wrong form"),
+        ("task.name", "caf\u00e9", "has the wrong form"),
         ("task.train.size", 0, "must be at least 1, got 0"),
         ("task.train.size", "200", "must be a whole number"),
         ("task.train.seed", 2**32, "must be at most 4294967295"),
@@ -145,6 +146,7 @@ def test_writes_what_it_read():
         ("workers.quorum", 1.1, "must be at most 1"),
         ("workers.claimSize", 0, "must be at least 1"),
         ("workers.leaseSeconds", 0, "must be at least 1"),
+        ("workers.autoscaling.keda", {"itemsPerWorker": 0}, "must be at least 1"),
         ("workers.template", [], "must be an object"),
         ("suspend", "true", "remove the quotes: `suspend: true`"),
         ("managedBy", "kueue", "has the wrong form"),
@@ -175,6 +177,25 @@ def test_refuses(path, value, message):
         ({"workers": {"minReplicas": 9}}, "workers.minReplicas", "at most maxReplicas (8), got 9"),
         ({"workers": {"replicas": 0}}, "workers.replicas", "from minReplicas (1) to maxReplicas (8), got 0"),
         ({"workers": {"replicas": 9}}, "workers.replicas", "got 9"),
+        ({"workers": {"autoscaling": {"keda": {}}}}, "workers.replicas", "set the number to start with"),
+        (
+            {
+                "workers": {
+                    "replicas": 1,
+                    "autoscaling": {"keda": {}, "targetGenerationSeconds": 60},
+                },
+            },
+            "workers.autoscaling.keda",
+            "excludes targetGenerationSeconds",
+        ),
+        (
+            {
+                "workers": {"replicas": 1, "autoscaling": {"keda": {}}},
+                "redis": {"urlSecretRef": {"name": "mine"}},
+            },
+            "workers.autoscaling.keda",
+            "needs the operator's own Redis",
+        ),
         ({"stop": {"targetScore": 0.5}}, "stop.targetScore", "no test split"),
         ({"stop": {"patience": 3}}, "stop.patience", "no test split"),
         ({"task": {"name": "x", "train": {}}}, "task.train.size", "no source"),
@@ -225,6 +246,7 @@ def test_tells_all_contradictions_at_once():
         ("monitoring.kl", None),
         ("workers.minReplicas", 0),
         ("workers.replicas", 8),
+        ("workers", {"minReplicas": 0, "replicas": 0, "autoscaling": {"keda": {"itemsPerWorker": 1}}}),
         ("workers.template", {"spec": {"containers": [{"name": "worker", "image": "x"}]}}),
         ("redis.urlSecretRef", {"name": "redis"}),
         ("managedBy", "kueue.x-k8s.io/multikueue"),
@@ -308,7 +330,14 @@ def test_the_fingerprint_stays_what_it_was():
 
 
 @pytest.mark.parametrize(
-    ("path", "value"), [*DECISIVE, ("evolution.generations", 499), ("redis.urlSecretRef", {"name": "mine"})]
+    ("path", "value"),
+    [
+        *DECISIVE,
+        ("evolution.generations", 499),
+        ("redis.urlSecretRef", {"name": "mine"}),
+        ("checkpoint.storage.volumeClaim.size", "60Gi"),
+        ("managedBy", "example.com/other"),
+    ],
 )
 def test_names_immutable_fields_that_changed(path, value):
     differences = immutable_differences(read(COMPLETE), read(changed(path, value, COMPLETE)))

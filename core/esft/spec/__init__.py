@@ -26,6 +26,7 @@ from esft.spec.operation import (
     Autoscaling,
     Checkpoint,
     Evaluation,
+    Keda,
     KLMonitoring,
     Monitoring,
     RedisSpec,
@@ -36,7 +37,9 @@ from esft.spec.operation import (
 )
 from esft.spec.resource import (
     API_VERSION,
+    IMMUTABLE,
     KIND,
+    RISING,
     ESFineTune,
     ESFineTuneSpec,
     Metadata,
@@ -56,7 +59,9 @@ from esft.spec.training import (
 
 __all__ = [
     "API_VERSION",
+    "IMMUTABLE",
     "KIND",
+    "RISING",
     "AccessMode",
     "Anchor",
     "Autoscaling",
@@ -69,6 +74,7 @@ __all__ = [
     "Evaluation",
     "Evolution",
     "KLMonitoring",
+    "Keda",
     "Metadata",
     "Model",
     "Monitoring",

@@ -1,4 +1,8 @@
-"""How a run is carried out: measured, stored, stopped, staffed. It may change while the run goes on."""
+"""How a run is carried out: measured, stored, stopped, staffed.
+
+It may change while the run goes on, except for the places of its checkpoints and its queue: what is there already
+would be lost to the run.
+"""
 
 from collections.abc import Iterator
 from typing import Self
@@ -124,16 +128,38 @@ class Stop(StrictModel):
     )
 
 
+class Keda(StrictModel):
+    """What KEDA goes by."""
+
+    items_per_worker: int = Field(
+        default=4,
+        ge=1,
+        le=65_536,
+        description="Waiting members and evaluation shards for which KEDA adds one worker.",
+    )
+
+
 class Autoscaling(StrictModel):
-    """The operator's own sizing of the workers."""
+    """Sizing of the workers by measurement, from minReplicas to maxReplicas: at most one of these."""
 
     target_generation_seconds: int | None = Field(
         default=None,
         ge=1,
         le=MAX_SECONDS,
-        description="Size the workers, from minReplicas to maxReplicas, so that a generation takes about "
-        "this many seconds; null: leave `replicas` to others.",
+        description="The operator sizes the workers so that a generation takes about this many seconds; null: "
+        "it leaves `replicas` to others.",
     )
+    keda: Keda | None = Field(
+        default=None,
+        description="Let KEDA scale the workers through the scale subresource by the length of the run's "
+        "queue; it starts from `replicas`. null: no ScaledObject is made.",
+    )
+
+    @model_validator(mode="after")
+    def _has_one_master(self) -> Self:
+        if self.keda is not None and self.target_generation_seconds is not None:
+            refuse(Violation("keda", "excludes targetGenerationSeconds", "keep one of the two"))
+        return self
 
 
 class Workers(StrictModel):
@@ -147,11 +173,12 @@ class Workers(StrictModel):
         default=None,
         ge=0,
         le=4096,
-        description="Workers wanted now, as `kubectl scale`, an HPA or KEDA sets it; null: minReplicas, "
-        "unless autoscaling is on.",
+        description="Workers wanted now, as `kubectl scale`, an HPA or KEDA sets it; null: maxReplicas, "
+        "unless autoscaling is on. There are never more workers than members.",
     )
     autoscaling: Autoscaling = Field(
-        default=Autoscaling(), description="The operator's own sizing of the workers."
+        default=Autoscaling(),
+        description="Sizing of the workers by measurement, from minReplicas to maxReplicas.",
     )
     claim_size: int = Field(
         default=1,
@@ -180,12 +207,12 @@ class Workers(StrictModel):
     )
 
     @model_validator(mode="after")
-    def _replicas_are_in_range(self) -> Self:
-        if violations := list(self._range_violations()):
+    def _replicas_are_right(self) -> Self:
+        if violations := list(self._replica_violations()):
             refuse(*violations)
         return self
 
-    def _range_violations(self) -> Iterator[Violation]:
+    def _replica_violations(self) -> Iterator[Violation]:
         low, high, replicas = self.min_replicas, self.max_replicas, self.replicas
         if low > high:
             yield Violation(
@@ -198,6 +225,12 @@ class Workers(StrictModel):
                 "replicas",
                 f"must be from minReplicas ({low}) to maxReplicas ({high}), got {replicas}",
                 "change `replicas`, or widen the range",
+            )
+        if self.autoscaling.keda is not None and replicas is None:
+            yield Violation(
+                "replicas",
+                "is needed with autoscaling.keda, as an autoscaler leaves a run without a number alone",
+                f"set the number to start with, e.g. `replicas: {max(low, 1)}`",
             )
 
 

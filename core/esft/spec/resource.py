@@ -14,6 +14,10 @@ from esft.spec.training import Decoding, Evolution, Model, TaskSpec
 API_VERSION = "esfinetune.dev/v1alpha1"
 KIND = "ESFineTune"
 
+# What a run's weights follow from, where its checkpoints and its queue are, and who looks after it.
+IMMUTABLE = ("model", "task", "decoding", "evolution", "checkpoint.storage", "redis", "managedBy")
+RISING = frozenset({"spec.evolution.generations"})  # may not fall, as generations may have been made already
+
 
 class ESFineTuneSpec(StrictModel):
     """One fine-tuning run."""
@@ -85,6 +89,12 @@ class ESFineTuneSpec(StrictModel):
                         "needs held-out evaluation, and there is no test split",
                         "add `task.test`, e.g. {size: 200, seed: 1}",
                     )
+        if self.workers.autoscaling.keda is not None and self.redis.url_secret_ref is not None:
+            yield Violation(
+                "workers.autoscaling.keda",
+                "needs the operator's own Redis, whose queue it watches, and redis.urlSecretRef names another",
+                "remove one of the two",
+            )
 
 
 class Metadata(StrictModel):
@@ -136,17 +146,20 @@ def fingerprint(spec: ESFineTuneSpec) -> str:
 
 
 def immutable_differences(old: ESFineTuneSpec, new: ESFineTuneSpec) -> list[str]:
-    """Fields (`spec.evolution.sigma`) of model, task, decoding, evolution and redis that differ.
+    """Fields (`spec.evolution.sigma`) in IMMUTABLE that differ; RISING ones only when lowered."""
+    before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
+    return [
+        field
+        for section in IMMUTABLE
+        for field in _differences(f"spec.{section}", _at(before, section), _at(after, section))
+        if not (field in RISING and _at({"spec": after}, field) >= _at({"spec": before}, field))
+    ]
 
-    `evolution.generations` is among them only when lowered.
-    """
-    sections = {"model", "task", "decoding", "evolution", "redis"}
-    before = old.model_dump(mode="json", include=sections)
-    after = new.model_dump(mode="json", include=sections)
-    fields = list(_differences("spec", before, after))
-    if new.evolution.generations >= old.evolution.generations:
-        fields = [field for field in fields if field != "spec.evolution.generations"]
-    return fields
+
+def _at(document: Any, path: str) -> Any:
+    for name in path.split("."):
+        document = document[name]
+    return document
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[str]:

@@ -88,7 +88,7 @@ class TaskSpec(StrictModel):
     name: str = Field(
         min_length=1,
         max_length=256,
-        pattern=r"^[A-Za-z_][\w.-]*(:[A-Za-z_]\w*)?$",
+        pattern=r"^[A-Za-z_][A-Za-z0-9_.-]*(:[A-Za-z_][A-Za-z0-9_]*)?$",
         description="A built-in task, or one of your own as package.module:Class (in the worker's image).",
         examples=["countdown"],
     )
