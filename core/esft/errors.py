@@ -29,6 +29,10 @@ class QueueUnavailableError(EsftError):
     """Redis did not answer for longer than the client was told to wait."""
 
 
+class QueueAccessError(EsftError):
+    """Redis refuses what the user in its URL wants to do: that user lacks a right."""
+
+
 class RunNotFoundError(EsftError):
     """Redis holds no run of that uid: it was never created, or Redis lost its data."""
 

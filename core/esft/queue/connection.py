@@ -10,7 +10,7 @@ command that retries, so that its attempts multiply. `PatientRedis` has one loop
 
 import re
 import time
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -18,7 +18,7 @@ from redis import exceptions
 from redis.backoff import ExponentialBackoff, NoBackoff
 from redis.retry import Retry
 
-from esft.errors import QueueUnavailableError, SpecError
+from esft.errors import QueueAccessError, QueueUnavailableError, SpecError
 
 _SOCKET_TIMEOUT_SECONDS = 10.0
 _CONNECT_TIMEOUT_SECONDS = 5.0
@@ -40,6 +40,9 @@ _PASSING_ERRORS = (
 # before 7 wraps.
 _PASSING_CODES = re.compile(r"\b(LOADING|READONLY|MASTERDOWN|CLUSTERDOWN|OOM|MISCONF|BUSY|NOREPLICAS)\b")
 
+# A right that is missing is missed by the command itself, or by one within a script.
+_DENIED = re.compile(r"has no permissions to|The user executing the script can't")
+
 
 class PatientRedis(redis.Redis):
     """A `redis.Redis` whose commands wait for a Redis that is away.
@@ -49,7 +52,8 @@ class PatientRedis(redis.Redis):
         patience_seconds: how long a command keeps trying.
         address: the URL as it may be shown.
 
-    Commands raise `QueueUnavailableError` when patience ran out, or at once when Redis refuses the password.
+    Commands raise `QueueUnavailableError` when patience ran out, or at once when Redis refuses the password; and
+    `QueueAccessError` when the user lacks a right.
     """
 
     def __init__(self, pool: redis.ConnectionPool, *, patience_seconds: float, address: str) -> None:
@@ -66,11 +70,9 @@ class PatientRedis(redis.Redis):
         while True:
             try:
                 return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-            except exceptions.AuthenticationError as error:
-                raise _refused(self.address, error) from error
             except exceptions.RedisError as error:
                 if not _passes(error):
-                    raise
+                    raise_clearly(self, error)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise QueueUnavailableError(
@@ -81,17 +83,26 @@ class PatientRedis(redis.Redis):
                 failures += 1
 
 
-def surfaced(client: redis.Redis, error: exceptions.RedisError) -> Exception:
-    """Return what to raise for an error of a pipeline, which is sent once however patient the client is.
+def raise_clearly(client: redis.Redis, error: exceptions.RedisError) -> NoReturn:
+    """Raise an error that will not be waited for: as one of ours, where its cause is known, else as it is.
 
-    `QueueUnavailableError` where a command by itself would be tried again or was refused; else the error as it is.
+    Raises:
+        QueueUnavailableError: Redis is away, or refused the password.
+        QueueAccessError: the user lacks a right.
     """
     address = client.address if isinstance(client, PatientRedis) else "its address"
-    if isinstance(error, exceptions.AuthenticationError):
-        return _refused(address, error)
     if _passes(error):
-        return QueueUnavailableError(f"Redis at {address} is unavailable: {error}")
-    return error
+        raise QueueUnavailableError(f"Redis at {address} is unavailable: {error}") from error
+    if isinstance(error, exceptions.AuthenticationError):
+        raise QueueUnavailableError(
+            f"Redis at {address} refused the user name or password: correct them in the URL ({error})"
+        ) from error
+    if _DENIED.search(str(error)):
+        raise QueueAccessError(
+            f"Redis at {address} denies this to the user in the URL: {error}. "
+            "Fix: give that user the rights in docs/protocol.md, Access."
+        ) from error
+    raise error
 
 
 def connect(url: str, *, patience_seconds: float) -> redis.Redis:
@@ -140,13 +151,9 @@ def redact(url: str) -> str:
 
 
 def _passes(error: exceptions.RedisError) -> bool:
+    if isinstance(error, exceptions.AuthenticationError):
+        return False  # though redis-py has it as a kind of ConnectionError
     return isinstance(error, _PASSING_ERRORS) or _PASSING_CODES.search(str(error)) is not None
-
-
-def _refused(address: str, error: exceptions.AuthenticationError) -> QueueUnavailableError:
-    return QueueUnavailableError(
-        f"Redis at {address} refused the user name or password: correct them in the URL ({error})"
-    )
 
 
 def _check(url: str, address: str) -> None:

@@ -14,7 +14,7 @@ import redis
 from redis.exceptions import NoScriptError, RedisError
 
 from esft.queue import replies
-from esft.queue.connection import surfaced
+from esft.queue.connection import raise_clearly
 from esft.queue.scripts import run_keys, source
 from esft.queue.types import Observation
 
@@ -38,6 +38,7 @@ def observe(
 
     Raises:
         QueueUnavailableError: Redis is away, at once; or it refuses the password.
+        QueueAccessError: the client's user may not read one of the runs.
     """
     observed: dict[str, Observation | None] = {}
     uids = list(runs)
@@ -65,11 +66,11 @@ def _replies(client: redis.Redis, runs: Mapping[str, tuple[int, int]]) -> dict[s
             try:
                 answers = pipeline.execute(raise_on_error=False)
             except RedisError as error:
-                raise surfaced(client, error) from error
+                raise_clearly(client, error)
         replied |= zip(missing, answers, strict=True)
         for answer in answers:
             if isinstance(answer, RedisError) and not isinstance(answer, NoScriptError):
-                raise surfaced(client, answer) from answer
+                raise_clearly(client, answer)
         missing = [uid for uid in missing if isinstance(replied[uid], NoScriptError)]
         lost = True
     return replied
