@@ -6,9 +6,10 @@ field cannot reach the CRD half translated.
 
 Defaults are whole objects: the API server judges a default by the rules of its object, before it fills in the
 defaults below. A default of null cannot be written down, and need not: absent and null mean the same in the spec
-wherever null is the default.
+wherever null is the default. They stand in the descriptions too, as `kubectl explain` prints nothing but those.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,6 +74,8 @@ class _Translation:
             result |= self._translated(key, value, path)
         if optional and self._may_be_null(path):
             result["nullable"] = True
+        if "default" in result and result["type"] != "object":
+            result["description"] += f" Default: {json.dumps(result['default'])}."
         return result
 
     def _translated(self, key: str, value: Any, path: str) -> Schema:

@@ -145,7 +145,9 @@ def latest_checkpoint(spec: ESFineTuneSpec, generation: int) -> int | None:
 def divergence_due(spec: ESFineTuneSpec, generation: int) -> bool:
     """Whether the KL divergence from the base model is measured; at generation 0 it is zero."""
     kl = spec.monitoring.kl
-    return kl is not None and generation > 0 and _due(generation, kl.every_generations)
+    if kl is None or kl.every_generations == 0 or generation == 0:
+        return False
+    return _due(generation, kl.every_generations)
 
 
 def prompt_indices(spec: ESFineTuneSpec, generation: int, *, available: int) -> Sequence[int]:

@@ -43,7 +43,7 @@ class Condition(StatusModel):
     message: str = Field(max_length=32_768, description="Why, as a sentence for people.")
     last_transition_time: Time = Field(description="When `status` last changed.")
     observed_generation: int | None = Field(
-        default=None, ge=0, le=2**63 - 1, description="metadata.generation that it was decided for."
+        default=None, ge=0, le=2**53 - 1, description="metadata.generation that it was decided for."
     )
 
 
@@ -99,7 +99,7 @@ class ESFineTuneStatus(StatusModel):
     """What the operator found and did."""
 
     observed_generation: int | None = Field(
-        default=None, ge=0, le=2**63 - 1, description="metadata.generation that this status is about."
+        default=None, ge=0, le=2**53 - 1, description="metadata.generation that this status is about."
     )
     phase: Phase | None = Field(
         default=None,

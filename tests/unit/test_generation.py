@@ -91,6 +91,8 @@ def test_divergence_is_measured_when_due_and_not_of_the_base() -> None:
     spec = spec_of(monitoring={"kl": {"everyGenerations": 3, "prompts": 2}})
     due = [g for g in range(11) if "divergence:0" in opening(spec, g).items]
     assert due == [3, 6, 9]
+    never = spec_of(monitoring={"kl": {"everyGenerations": 0}})
+    assert not any("divergence:0" in opening(never, g).items for g in range(11))
 
 
 def test_where_a_score_may_stop_the_run_its_weights_are_saved() -> None:

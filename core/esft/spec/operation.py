@@ -37,7 +37,10 @@ class KLMonitoring(StrictModel):
     """Distance of the tuned model from the base model."""
 
     every_generations: int = Field(
-        default=25, ge=1, le=MAX_GENERATIONS, description="Generations between measurements."
+        default=25,
+        ge=0,
+        le=MAX_GENERATIONS,
+        description="Generations between measurements; 0: not measured.",
     )
     prompts: int = Field(default=64, ge=1, le=100_000, description="Training prompts to measure it on.")
 
@@ -47,7 +50,8 @@ class Monitoring(StrictModel):
 
     kl: KLMonitoring | None = Field(
         default=KLMonitoring(),
-        description="Kullback-Leibler divergence of the tuned model from the base model; null: not measured.",
+        description="Kullback-Leibler divergence of the tuned model from the base model; null: not measured. "
+        "(`kubectl apply` leaves nulls out: write everyGenerations: 0 there.)",
     )
 
 
