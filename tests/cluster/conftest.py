@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from kubernetes import client
 
+from crd_parts import install_crd
 from kube_parts import (
     ClusterUnavailableError,
     ControlPlane,
@@ -57,6 +58,12 @@ def api(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
     """A client with every right."""
     with control_plane.client() as connected:
         yield connected
+
+
+@pytest.fixture(scope="session")
+def crd(api: client.ApiClient) -> None:
+    """The kind ESFineTune is served, as manifests/crd.yaml defines it."""
+    install_crd(api)
 
 
 @pytest.fixture
