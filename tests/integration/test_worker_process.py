@@ -165,6 +165,47 @@ def test_a_bad_redis_url_is_one_line_without_the_password(
     assert "Traceback" not in stderr
 
 
+def test_the_reason_of_a_failed_run_is_left_for_kubernetes(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path, tmp_path: Path
+) -> None:
+    create(queue, job)
+    (job.parent / "model" / "config.json").unlink()
+    reason = tmp_path / "termination-log"
+    assert ends(start("--termination-log", str(reason)))[0] == 64
+    assert reason.read_text() == queue.state().message
+
+
+def test_the_reason_of_a_failed_worker_is_left_for_kubernetes(
+    start: Callable[..., subprocess.Popen[str]], start_redis: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = start_redis("--requirepass", "right")
+    reason = tmp_path / "termination-log"
+    process = start("--termination-log", str(reason), url=f"unix://:hunter2@{server.socket}")
+    assert ends(process)[0] == 70
+    assert reason.read_text().startswith(
+        f"Redis at unix://***@{server.socket} refused the user name or password"
+    )
+    server.stop()
+
+
+def test_a_reason_that_cannot_be_left_changes_nothing(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    code, log = ends(start("--termination-log", str(tmp_path / "nowhere" / "file"), url=""))
+    assert code == 64
+    assert [line["level"] for line in log] == ["error", "warning"]
+
+
+def test_a_worker_that_did_nothing_wrong_leaves_no_reason(
+    start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path, tmp_path: Path
+) -> None:
+    create(queue, job)
+    queue.finish(phase="Succeeded", reason="Done", message="Done.", ttl_seconds=60)
+    reason = tmp_path / "termination-log"
+    assert ends(start("--termination-log", str(reason)))[0] == 0
+    assert not reason.exists()
+
+
 def test_metrics_are_served(
     start: Callable[..., subprocess.Popen[str]], queue: RunQueue, job: Path, unused_port: int
 ) -> None:

@@ -19,6 +19,7 @@ from transformers.utils.logging import disable_progress_bar
 from esft import document, logs
 from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_INTERNAL, EXIT_SPEC, EsftError, SpecError
 from esft.queue import RunQueue, connect
+from esft_worker import termination
 from esft_worker.assemble import Place, assembled_worker
 from esft_worker.engine import Drained
 from esft_worker.loop import FINISHED_KEYS_SECONDS
@@ -51,13 +52,16 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return EXIT_DRAINED
     except SpecError as error:
         logger.error(str(error))  # noqa: TRY400 - the message is the whole story
+        termination.write(options.termination_log, str(error))
         _fail_run(queue, str(error))
         return EXIT_SPEC
     except EsftError as error:
         logger.error(str(error))  # noqa: TRY400
+        termination.write(options.termination_log, str(error))
         return error.exit_code
     except Exception as error:
         logger.exception(type(error).__name__)
+        termination.write(options.termination_log, termination.unexpected(error, environment))
         return EXIT_INTERNAL
     return EXIT_FINISHED
 
@@ -132,6 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; part of the result on CPU")
     parser.add_argument("--cache", type=Path, help="folder for models that are made here")
     parser.add_argument("--metrics-port", type=int, default=0, help="port of /metrics; 0: none")
+    parser.add_argument(
+        "--termination-log", type=Path, help="file for the reason of a failure, which Kubernetes shows"
+    )
     parser.add_argument("--follow-stdin", action="store_true", help="drain when standard input ends")
     return parser
 

@@ -1,6 +1,6 @@
 """Where a model comes from: one function from `spec.model.source` to a folder on this machine.
 
-Limits: s3:// is not read yet; pvc:// exists only inside a pod, where the operator mounts the claim.
+Limits: s3:// is not read yet; a pvc:// model is where the operator mounts its claim, which only pods have.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Repo
 from esft.errors import EsftError, SpecError
 from esft_worker import tiny
 
+CLAIMS = Path("/var/run/esft/claims")  # in it, a folder for each claim that is mounted
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -31,15 +32,17 @@ def model_directory(
     token: str | None,
     cache: Path,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
+    claims: Path = CLAIMS,
 ) -> Path:
     """Find the folder of a model in Hugging Face format, fetching or making it when needed.
 
     Args:
-        source: hf://ORG/REPO, file:///DIR or tiny://NAME.
+        source: hf://ORG/REPO, file:///DIR, pvc://CLAIM/DIR or tiny://NAME.
         revision: branch, tag or commit of a hf:// source.
         token: access token of a hf:// source.
         cache: where models that are made here are kept.
         progress: called with steps done and in all while a model is made.
+        claims: where the claims of pvc:// sources are mounted.
 
     Raises:
         SpecError: there is no such model.
@@ -50,12 +53,30 @@ def model_directory(
         return tiny.cached(rest, cache, progress=progress)
     if scheme == "file":
         return _local_directory(Path(rest))
+    if scheme == "pvc":
+        return _claimed_directory(rest, claims)
     if scheme == "hf":
         return _hub_directory(rest, revision=revision, token=token)
     raise SpecError(
         f"spec.model.source: {scheme}:// cannot be read here. "
-        "Fix: use hf://ORG/REPO, file:///DIR or tiny://countdown; pvc:// needs a cluster, s3:// is not supported yet."
+        "Fix: use hf://ORG/REPO, file:///DIR, pvc://CLAIM/DIR or tiny://countdown; s3:// is not supported yet."
     )
+
+
+def _claimed_directory(place: str, claims: Path) -> Path:
+    claim, _, folder = place.partition("/")
+    if not (claims / claim).is_dir():
+        raise SpecError(
+            f"spec.model.source: no claim {claim} is mounted at {claims / claim}. Fix: in a cluster, name a "
+            "PersistentVolumeClaim in the run's namespace; on one machine, use file:///DIR."
+        )
+    directory = (claims / claim / folder).resolve()
+    if not directory.is_relative_to((claims / claim).resolve()) or not directory.is_dir():
+        raise SpecError(
+            f"spec.model.source: the claim {claim} has no folder {folder}. "
+            "Fix: name a folder in Hugging Face format that lies in it, as pvc://CLAIM/DIR."
+        )
+    return _with_model(directory)
 
 
 def _local_directory(directory: Path) -> Path:
@@ -64,6 +85,10 @@ def _local_directory(directory: Path) -> Path:
             f"spec.model.source: there is no folder {directory}. "
             "Fix: name a folder in Hugging Face format, as file:///DIR."
         )
+    return _with_model(directory)
+
+
+def _with_model(directory: Path) -> Path:
     if not (directory / "config.json").is_file():
         raise SpecError(
             f"spec.model.source: {directory} holds no config.json. "
