@@ -136,7 +136,7 @@ def service_account_kubeconfig(
 @contextlib.contextmanager
 def own_control_plane(programs: Path, folder: Path) -> Iterator[ControlPlane]:
     """etcd, API server and controllers on free ports of 127.0.0.1, with all their files in the folder."""
-    etcd_client, etcd_peer, secure = _free_ports(3)
+    etcd_client, etcd_peer, secure = free_ports(3)
     etcd_url, peer_url = f"http://127.0.0.1:{etcd_client}", f"http://127.0.0.1:{etcd_peer}"
     server = f"https://127.0.0.1:{secure}"
     certificate, key = folder / "apiserver.crt", folder / "service-account.key"
@@ -236,7 +236,8 @@ def _logs(folder: Path) -> str:
     return "\n".join(f"{name}: {line}" for name, lines in last.items() for line in lines)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:

@@ -178,8 +178,6 @@ class Cluster:
         content_type: str = "application/json",
     ) -> Manifest:
         headers = {"Accept": "application/json", "Content-Type": content_type}
-        if body is not None and content_type != "application/json":
-            body = json.dumps(body).encode()
         target = f"{path}?{urlencode(query)}" if query else path
         try:
             method, url, headers, body, _ = self._api.param_serialize(

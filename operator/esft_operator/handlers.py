@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import kopf
 
-from esft_operator.names import FINALIZER, GROUP, MANAGED_BY, MANAGED_BY_LABEL, PLURAL, VERSION
+from esft_operator.names import GROUP, MANAGED_BY, MANAGED_BY_LABEL, PLURAL, VERSION
 from esft_operator.service import Service
 
 _CHILDREN: Final = (
@@ -50,7 +50,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     settings.scanning.disabled = True  # its permissions (namespaces, CRDs) are not needed
     settings.posting.enabled = False
     settings.peering.standalone = True
-    settings.persistence.finalizer = FINALIZER
+    settings.persistence.finalizer = f"{GROUP}/kopf"  # never set, and not ours, which kopf would take away
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
     return settings

@@ -1,0 +1,155 @@
+"""Whatever the API server answers, and wherever the operator dies, a run ends up with the same children."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fault_proxy import Answer, Fault, FaultProxy, Request
+from kube_parts import ControlPlane, wait_until
+from operator_parts import Node, OperatorProcess, Runs
+from simulated_worker import SimulatedWorker
+
+Workers = Callable[..., SimulatedWorker]
+CONVERGES_WITHIN = 40
+
+
+@pytest.fixture
+def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultProxy]:
+    with FaultProxy(control_plane, tmp_path) as running:
+        yield running
+
+
+def children(runs: Runs, name: str) -> str | None:
+    """The children as text in which no name and no uid of the run stands; None until all are there."""
+    found = runs.find(name)
+    try:
+        made = runs.children(name)
+    except Exception:  # noqa: BLE001 - one is not there yet
+        return None
+    if found is None or not made["secrets"] or "finalizers" not in found["metadata"]:
+        return None
+    del made["job"]["annotations"]["esfinetune.dev/template-hash"]  # of a template that names the run
+    for field in ("batch.kubernetes.io/controller-uid", "controller-uid"):
+        made["job"]["spec"]["selector"]["matchLabels"].pop(field, None)
+        made["job"]["spec"]["template"]["metadata"]["labels"].pop(field, None)
+    uid = found["metadata"]["uid"]
+    return json.dumps(made, sort_keys=True).replace(uid, "UID").replace(uid[:8], "UID8").replace(name, "NAME")
+
+
+def wait_children(runs: Runs, name: str, wanted: str | None = None) -> str:
+    def there() -> str | None:
+        found = children(runs, name)
+        return found if wanted in {None, found} else None
+
+    return wait_until(there, CONVERGES_WITHIN, lambda: f"children of {name}: {children(runs, name)}, not {wanted}")
+
+
+def once_each(answer: Answer, *, only: Callable[[Request], bool]) -> Fault:
+    """Every different request fails the first time it is made."""
+    failed: set[tuple[str, str, bool]] = set()
+
+    def fault(request: Request) -> Answer | None:
+        identity = (request.method, request.path, request.is_watch)
+        if identity in failed or not only(request):
+            return None
+        failed.add(identity)
+        return answer
+
+    return fault
+
+
+FAULTS: dict[str, tuple[Answer, Callable[[Request], bool]]] = {
+    "409": (Answer(status=409), lambda request: request.method != "GET"),
+    "410": (Answer(status=410), lambda request: request.is_watch),
+    "429": (Answer(status=429), lambda request: not request.is_kopfs),
+    "500": (Answer(status=500), lambda request: not request.is_kopfs),
+    "reset": (Answer(reset=True), lambda request: not request.is_kopfs),
+    "reset after it was done": (Answer(reset=True, forwarded=True), lambda request: request.method != "GET"),
+    "stalled watch": (Answer(stalled=True), lambda request: request.is_watch),
+}
+
+
+@pytest.fixture
+def wanted(make_operator: Callable[..., OperatorProcess], runs: Runs) -> str:
+    """The children that an undisturbed operator makes."""
+    operator = make_operator()
+    runs.create("undisturbed")
+    found = wait_children(runs, "undisturbed")
+    runs.delete("undisturbed")
+    runs.wait_gone("undisturbed")
+    operator.stop()
+    return found
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_fault_at_each_request_in_turn(
+    kind: str,
+    wanted: str,
+    proxy: FaultProxy,
+    make_operator: Callable[..., OperatorProcess],
+    runs: Runs,
+    node: Node,
+    worker_of: Workers,
+) -> None:
+    proxy.fault = once_each(FAULTS[kind][0], only=FAULTS[kind][1])
+    make_operator(kubeconfig=proxy.kubeconfig)
+    runs.create()
+    wait_children(runs, "run", wanted)
+    runs.wait_for(phase="Running", seconds=CONVERGES_WITHIN)
+    worker = worker_of()
+    while worker.generation():
+        pass
+    worker.leave()
+    runs.wait_for(phase="Succeeded", seconds=CONVERGES_WITHIN)
+    runs.delete()
+    runs.wait_gone(seconds=CONVERGES_WITHIN)
+
+
+def test_killed_at_each_request_in_turn(
+    wanted: str, proxy: FaultProxy, make_operator: Callable[..., OperatorProcess], runs: Runs
+) -> None:
+    for number in range(100):
+        operator = make_operator(kubeconfig=proxy.kubeconfig)
+        name = f"killed-{number}"
+        proxy.fault = killing(operator, at=number)
+        runs.create(name)
+        ended = wait_until(
+            lambda: not operator.is_running or children(runs, name) == wanted,  # noqa: B023 - used at once
+            CONVERGES_WITHIN,
+            "the operator killed, or done without so many requests",
+        )
+        proxy.fault = lambda _request: None
+        is_killed = not operator.is_running
+        if is_killed:
+            operator.kill()
+            operator = make_operator(kubeconfig=proxy.kubeconfig)
+        wait_children(runs, name, wanted)
+        runs.delete(name)
+        runs.wait_gone(name)
+        operator.stop()
+        if not is_killed:
+            assert ended
+            assert number > 8
+            return
+    raise AssertionError("the operator does not come to an end")
+
+
+def killing(operator: OperatorProcess, *, at: int) -> Fault:
+    """Kill the operator at its n-th request about runs and their children: on even n before, on odd n after it."""
+    seen = 0
+
+    def fault(request: Request) -> Answer | None:
+        nonlocal seen
+        if request.is_kopfs:
+            return None
+        seen += 1
+        if seen - 1 != at:
+            return None
+        if at % 2 == 0:
+            operator.signal_kill()
+        return Answer(reset=True, forwarded=at % 2 == 1, then=operator.signal_kill)
+
+    return fault
