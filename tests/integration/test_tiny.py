@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import subprocess
 import sys
@@ -202,6 +203,26 @@ def test_failed_build_leaves_nothing_that_counts(tmp_path):
         tiny.cached("quick", tmp_path, fail, recipes={"quick": QUICK})
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
     assert (tiny.cached("quick", tmp_path, ignore, recipes={"quick": QUICK}) / "config.json").is_file()
+
+
+def test_without_locks_the_first_build_counts(tmp_path, monkeypatch):
+    """As on a network file system that has none."""
+
+    def no_locks(_file, _operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(tiny.fcntl, "flock", no_locks)
+    inner = []
+
+    def another_worker_meanwhile(done, total):
+        if done == total and not inner:
+            inner.append(None)
+            inner.append(tiny.cached("quick", tmp_path, ignore, recipes={"quick": QUICK}))
+
+    outer = tiny.cached("quick", tmp_path, another_worker_meanwhile, recipes={"quick": QUICK})
+    assert outer == inner[1]
+    assert (outer / "model.safetensors").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".{outer.name}.lock", outer.name]
 
 
 def test_two_processes_build_once(tmp_path):

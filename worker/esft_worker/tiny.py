@@ -13,11 +13,13 @@ gained anything in the same time); the Qwen2 architecture (`AutoTokenizer` takes
 Qwen's own, whatever the files say, and splits numbers into digits).
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -45,6 +47,7 @@ from esft_worker.tiny_puzzles import (
 
 Progress = Callable[[int, int], None]
 
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})  # of some network file systems
 _THREADS: Final = 1  # part of the result, since sums are split by thread; two are a third faster, when idle
 
 
@@ -115,8 +118,8 @@ def build(directory: Path, *, progress: Progress, recipe: Recipe | None = None) 
 def cached(name: str, cache: Path, progress: Progress, *, recipes: Mapping[str, Recipe] = RECIPES) -> Path:
     """Give the folder of tiny://`name`; build it where the cache has none of this recipe and these versions.
 
-    Of several processes that ask at the same time one builds and the others wait. A build that was killed
-    leaves nothing that counts.
+    Of several processes that ask at the same time one builds and the others wait; on a file system without locks each
+    builds, and the first one's counts. A build that was killed leaves nothing that counts.
 
     Args:
         name: of a recipe.
@@ -137,16 +140,27 @@ def cached(name: str, cache: Path, progress: Progress, *, recipes: Mapping[str, 
     if final.is_dir():
         return final
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(cache / f".{final.name}.lock"):
+    with _locked(cache / f".{final.name}.lock") as locked:
         if not final.is_dir():
-            partial = cache / f".{final.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
+            for left_over in cache.glob(f".{final.name}.partial*") if locked else ():
+                shutil.rmtree(left_over, ignore_errors=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.partial", dir=cache))
             try:
                 build(partial, progress=progress, recipe=recipe)
-                partial.rename(final)
+                _publish(partial, final)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return final
+
+
+def _publish(partial: Path, final: Path) -> None:
+    """Give the folder its name, unless another process came first."""
+    partial.chmod(0o755)
+    try:
+        partial.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
 
 
 def recipe_hash(recipe: Recipe) -> str:
@@ -236,8 +250,14 @@ def _fixed_threads() -> Iterator[None]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold an exclusive lock on a file; it ends with the process, however that ends. False: there are no locks here."""
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            yield False
+        else:
+            yield True
