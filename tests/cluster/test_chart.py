@@ -223,6 +223,8 @@ def test_the_api_server_takes_it_all_and_pods_pass_the_restricted_level(
         if each["kind"] in WORKLOADS:
             pod = each["spec"]["template"]
             pod["metadata"]["name"] = "pod"
+            for claim in each["spec"].get("volumeClaimTemplates", ()):
+                pod["spec"]["volumes"].append({"name": claim["metadata"]["name"], "emptyDir": {}})
             pod["spec"].pop("serviceAccountName", None)  # not there: this is a dry run
             core.create_namespaced_pod(namespace, pod, dry_run="All", field_validation="Strict")
 

@@ -1,9 +1,15 @@
-# Ask the server of this pod: `ping.sh ready` wants the answer PONG, `ping.sh alive` any answer, such as LOADING.
+# Ask this pod's server: `ping.sh ready [OPTION...]` wants the answer PONG, `ping.sh alive` any answer at all.
 #
-# The password comes in REDISCLI_AUTH, which older versions of valkey-cli do not read under another name, nor newer
-# ones perhaps under this one. A client exits with 0 after an error of the server.
+# A server that still reads its file answers LOADING: it is not ready, and to kill it would only make it begin anew. What
+# a client exits with after an error of the server depends on its version, so the answer itself counts.
 set -eu
-export VALKEYCLI_AUTH="$REDISCLI_AUTH"
+wanted=$1
+shift
 client=$(command -v valkey-cli || command -v redis-cli)
-answer=$("$client" ping 2>/dev/null)
-[ "$1" = alive ] || [ "$answer" = PONG ]
+if [ "$wanted" = alive ]; then
+  unset REDISCLI_AUTH # the refusal is an answer
+  [ -n "$("$client" "$@" ping 2>/dev/null)" ]
+else
+  export VALKEYCLI_AUTH="$REDISCLI_AUTH" # some versions of valkey-cli want it under their own name
+  [ "$("$client" "$@" ping 2>/dev/null)" = PONG ]
+fi

@@ -5,10 +5,11 @@
 # are kept. The file has hashes only, and no password is on a command line.
 set -eu
 umask 077
+: "${REDISCLI_AUTH:?is not set}"
 folder=$1
 shift
 users=$folder/users.acl
-hash=$(printf %s "${REDISCLI_AUTH:?is not set}" | sha256sum | cut -d ' ' -f 1)
+hash=$(printf %s "$REDISCLI_AUTH" | sha256sum | cut -d ' ' -f 1)
 unset REDISCLI_AUTH
 {
   echo "user default on #$hash ~* &* +@all"
