@@ -252,6 +252,9 @@ def test_random_secrets_outlive_an_upgrade_and_the_key_an_uninstall(
     }
     run("upgrade", "es", str(CHART), *values, "--set", "images.redis.tag=8.1-alpine")
     assert secrets() == first
+    client.CoreV1Api(api).delete_namespaced_secret("es-redis", namespace)  # how docs/install.md changes it
+    run("upgrade", "es", str(CHART), *values)
+    assert secrets()["es-redis"] != first["es-redis"]
     run("uninstall", "es")
     assert secrets() == {"es-credentials": first["es-credentials"]}
     run("install", "es", str(CHART), *values)
