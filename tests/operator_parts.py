@@ -9,7 +9,7 @@ import threading
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
@@ -128,18 +128,25 @@ class Runs:
                 return None
             return found if parallelism in {None, found.spec.parallelism} else None
 
-        return wait_until(there, seconds, lambda: f"Job of {name} (parallelism {parallelism}): {self.status(name)}")
+        return wait_until(
+            there, seconds, lambda: f"Job of {name} (parallelism {parallelism}): {self.status(name)}"
+        )
 
     def pods(self, name: str = "run") -> list[Any]:
         selector = f"app.kubernetes.io/instance={name}"
         return list(self.core.list_namespaced_pod(self.namespace, label_selector=selector).items)
 
     def wait_pods(self, count: int, name: str = "run", *, seconds: float = SECONDS) -> list[Any]:
-        return wait_until(
-            lambda: found if len(found := self.pods(name)) == count else None,
+        def there() -> tuple[list[Any]] | None:
+            found = self.pods(name)
+            return (found,) if len(found) == count else None
+
+        (found,) = wait_until(
+            there,
             seconds,
             lambda: f"{count} pods of {name}, got {[pod.metadata.name for pod in self.pods(name)]}",
         )
+        return found
 
     def set_pod_status(self, pod: Any, status: Mapping[str, Any]) -> None:
         """Be the kubelet."""
@@ -151,16 +158,44 @@ class Runs:
         ours = [each for each in found.items if each.involved_object.kind == "ESFineTune"]
         return [each.reason for each in sorted(ours, key=lambda each: int(each.metadata.resource_version))]
 
-    def children(self, name: str = "run") -> dict[str, Any]:
-        """Spec or data of every child that the operator makes, as far as it decides them."""
-        job = self.api.sanitize_for_serialization(self.job(name))
+    def children(self, name: str = "run") -> str | None:
+        """Every child as text in which no name and no uid of the run stands; None until all are there."""
+        found = self.find(name)
+        try:
+            made = self._children(name)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+        if found is None or not made["secrets"] or "finalizers" not in found["metadata"]:
+            return None
+        text, uid = json.dumps(made, sort_keys=True), found["metadata"]["uid"]
+        return text.replace(uid, "UID").replace(uid[:8], "UID8").replace(name, "NAME")
+
+    def wait_children(self, name: str = "run", wanted: str | None = None, *, seconds: float = 40) -> str:
+        """Until all children are there, and are those that are wanted."""
+
+        def there() -> str | None:
+            found = self.children(name)
+            return found if wanted in {None, found} else None
+
+        return wait_until(there, seconds, lambda: f"children of {name}: {self.children(name)}, not {wanted}")
+
+    def _children(self, name: str) -> dict[str, Any]:
+        job = self.api.sanitize_for_serialization(
+            self.batch.read_namespaced_job(f"{name}-workers", self.namespace)
+        )
+        pod = job["spec"]["template"]
+        for labels in (job["spec"]["selector"]["matchLabels"], pod["metadata"]["labels"]):
+            for label in ("batch.kubernetes.io/controller-uid", "controller-uid"):
+                labels.pop(label, None)
         config_map = self.core.read_namespaced_config_map(f"{name}-spec", self.namespace)
         claim = self.core.read_namespaced_persistent_volume_claim(f"{name}-checkpoints", self.namespace)
         secrets = self.core.list_namespaced_secret(
             self.namespace, label_selector=f"app.kubernetes.io/instance={name}"
         )
         return {
-            "job": {"spec": job["spec"], "annotations": job["metadata"].get("annotations")},
+            "job": job["spec"],
             "config": config_map.data,
             "claim": self.api.sanitize_for_serialization(claim.spec),
             "secrets": sorted(each.metadata.name for each in secrets.items),
@@ -221,7 +256,7 @@ class Node(threading.Thread):
         self.runs = runs
         self.stopped = threading.Event()
 
-    def __enter__(self) -> "Node":
+    def __enter__(self) -> Self:
         self.start()
         return self
 
@@ -257,7 +292,7 @@ class OperatorProcess:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "OperatorProcess":
+    def start(self) -> Self:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "esft_operator"], env=self._environment, stdout=log, stderr=log

@@ -30,7 +30,11 @@ class SimulatedWorker:
         self.join()
 
     def join(self) -> RunState:
-        arguments = {"fingerprint": fingerprint(self.spec), "ttl_milliseconds": TTL_MILLISECONDS, "info": "{}"}
+        arguments = {
+            "fingerprint": fingerprint(self.spec),
+            "ttl_milliseconds": TTL_MILLISECONDS,
+            "info": "{}",
+        }
         try:
             return self.queue.join(self.name, **arguments)
         except RunNotFoundError:
@@ -54,7 +58,9 @@ class SimulatedWorker:
         complete = claim.status is ClaimStatus.COMPLETE
         if claim.items:
             results = [ItemResult(item, self.result(item), 1000) for item in claim.items]
-            complete = self.queue.report_all(self.name, generation=len(self.log), results=results)[-1].complete
+            complete = self.queue.report_all(self.name, generation=len(self.log), results=results)[
+                -1
+            ].complete
         return not complete or self.close()
 
     def follow(self) -> None:

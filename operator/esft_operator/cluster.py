@@ -228,6 +228,8 @@ def _refusal(method: str, path: str, status: int, content: bytes) -> ClusterErro
         message, reason = answer.get("message") or answer.get("reason", ""), answer.get("reason")
     except (ValueError, AttributeError):
         message, reason = content[:200].decode(errors="replace"), None
+    if "unable to convert unstructured object" in message:  # how a malformed field of an apply is refused
+        return InvalidError(f"{method} {path}: {message} ({status})", status=status)
     kinds: dict[int, type[ClusterError]] = {
         HTTPStatus.CONFLICT: AlreadyExistsError if reason == "AlreadyExists" else ConflictError,
         HTTPStatus.UNPROCESSABLE_ENTITY: InvalidError,

@@ -48,6 +48,7 @@ Key = tuple[str, str]
 
 _KINDS_SECONDS: Final = 300.0  # how long it is believed which kinds the API server serves
 _DELETION_RETRY_SECONDS: Final = 2.0  # short, since a deletion has a deadline
+_NOW_SECONDS: Final = 0.1
 _PASSING_TRIES: Final = 3  # failures of a passing kind before people hear of them
 
 
@@ -62,6 +63,7 @@ class _Memory:
     news_at: float | None = None
     endpoint: Endpoint | None = None
     problem: str | None = None
+    was_away: bool = False
 
 
 class Reconciler:
@@ -149,6 +151,8 @@ class Reconciler:
             self._metrics.lagged(time.monotonic() - news_at)
         if error is not None and resource.deleted_at is None:
             raise error
+        if self._is_back(memory, situation.progress):
+            return _NOW_SECONDS
         return _DELETION_RETRY_SECONDS if error is not None else self._seconds_until(decided)
 
     def _situation(
@@ -292,6 +296,14 @@ class Reconciler:
         """Whether to make sure of everything: at first, when the specification changed, and every now and then."""
         age = time.monotonic() - memory.refreshed_at
         return age >= self._settings.resync_seconds or memory.spec_generation != resource.generation
+
+    def _is_back(self, memory: _Memory, progress: Progress) -> bool:
+        """Whether Redis was away and answers again: it may have forgotten the run's user, so that is made sure of."""
+        was_away, memory.was_away = memory.was_away, progress.problem is not None
+        if not was_away or memory.was_away:
+            return False
+        memory.refreshed_at = float("-inf")
+        return True
 
     def _seconds_until(self, decided: Plan) -> float | None:
         if decided.again_at is None:

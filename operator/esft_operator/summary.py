@@ -30,6 +30,7 @@ from esft_operator.resource import Run
 from esft_operator.situation import Situation
 
 _MAX_MESSAGE: Final = 2048
+_UNDER_WAY: Final = frozenset({"Pending", "Running"})
 
 # Reasons of the condition WorkersReady that only a person can do something about.
 WORKER_PROBLEMS: Final = frozenset({"Unschedulable", "ImagePullFailed", "ContainerFailed", "WorkersFailing"})
@@ -76,17 +77,22 @@ def status_of(
 
 def events_between(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator[Event]:
     """Events for what has turned; the reasons are documented in docs/operator.md."""
+    saved = after.checkpoint
+    if saved is not None and (before.checkpoint is None or before.checkpoint.generation < saved.generation):
+        yield Event("CheckpointSaved", f"Generation {saved.generation} is saved at {saved.uri}.")
     yield from _phase_events(before, after)
     old, new = _by_type(before), _by_type(after)
     yield from _worker_events(old.get("WorkersReady"), new["WorkersReady"])
     yield from _health_events(old.get("Healthy"), new["Healthy"])
-    if before.workers is not None and after.workers is not None and after.phase == "Running" == before.phase:
-        was, wanted = before.workers.desired, after.workers.desired
-        if was != wanted:
-            yield Event("Scaled", f"Workers wanted: {wanted} instead of {was}.")
-    saved = after.checkpoint
-    if saved is not None and (before.checkpoint is None or before.checkpoint.generation < saved.generation):
-        yield Event("CheckpointSaved", f"Generation {saved.generation} is saved at {saved.uri}.")
+    yield from _scaling_events(before, after)
+
+
+def _scaling_events(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator[Event]:
+    if before.workers is None or after.workers is None or not {before.phase, after.phase} <= _UNDER_WAY:
+        return
+    was, wanted = before.workers.desired, after.workers.desired
+    if was != wanted:
+        yield Event("Scaled", f"Workers wanted: {wanted} instead of {was}.")
 
 
 def _phase_events(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator[Event]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from kube_parts import wait_until
 from operator_parts import Node, OperatorProcess, Runs
 from simulated_worker import SimulatedWorker
 
@@ -21,35 +20,23 @@ def delete_child(runs: Runs, kind: str) -> None:
         case "volume claim":
             runs.core.delete_namespaced_persistent_volume_claim("run-checkpoints", runs.namespace)
         case "secret":
-            name = runs.children()["secrets"][0]
-            runs.core.delete_namespaced_secret(name, runs.namespace)
-
-
-def complete(runs: Runs) -> dict[str, Any] | None:
-    """The children, once all are there."""
-    try:
-        found = runs.children()
-    except Exception:  # noqa: BLE001 - one is not there yet
-        return None
-    return found if found["secrets"] and found["job"]["spec"] else None
+            uid = runs.get()["metadata"]["uid"]
+            runs.core.delete_namespaced_secret(f"run-redis-{uid[:8]}", runs.namespace)
 
 
 @pytest.mark.parametrize("kind", ["job", "config map", "volume claim", "secret"])
 def test_each_child_is_restored(operator: OperatorProcess, runs: Runs, kind: str) -> None:
     runs.create()
-    before = wait_until(lambda: complete(runs), 20, "all children")
+    before = runs.wait_children()
     delete_child(runs, kind)
-    again = lambda: (found := complete(runs)) == before or None  # noqa: E731
-    wait_until(again, 30, lambda: f"the same children as {before}, got {complete(runs)}")
+    runs.wait_children(wanted=before)
 
 
 def test_an_edited_config_map_is_put_right(operator: OperatorProcess, runs: Runs) -> None:
     runs.create()
-    before = wait_until(lambda: complete(runs), 20, "all children")
+    before = runs.wait_children()
     runs.core.patch_namespaced_config_map("run-spec", runs.namespace, {"data": {"esfinetune.yaml": "no"}})
-    wait_until(
-        lambda: (found := complete(runs)) is not None and found["config"] == before["config"], 20, "its text"
-    )
+    runs.wait_children(wanted=before)
 
 
 @pytest.mark.parametrize("owner", [None, "someone"])
@@ -151,7 +138,11 @@ def test_a_template_that_is_refused_can_be_put_right(operator: OperatorProcess, 
 
 
 def test_a_template_that_the_api_server_refuses_is_named(operator: OperatorProcess, runs: Runs) -> None:
-    runs.create(workers__template={"spec": {"containers": [{"name": "worker", "resources": {"limits": {"cpu": "a lot"}}}]}})
+    runs.create(
+        workers__template={
+            "spec": {"containers": [{"name": "worker", "resources": {"limits": {"cpu": "a lot"}}}]}
+        }
+    )
     condition = runs.wait_condition("Healthy", status="False", reason="ChildRefused")
     assert "quantities" in condition["message"] or "cpu" in condition["message"]
 

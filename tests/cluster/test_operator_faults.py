@@ -1,9 +1,7 @@
 """Whatever the API server answers, and wherever the operator dies, a run ends up with the same children."""
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,31 +18,6 @@ CONVERGES_WITHIN = 40
 def proxy(control_plane: ControlPlane, tmp_path: Path) -> Iterator[FaultProxy]:
     with FaultProxy(control_plane, tmp_path) as running:
         yield running
-
-
-def children(runs: Runs, name: str) -> str | None:
-    """The children as text in which no name and no uid of the run stands; None until all are there."""
-    found = runs.find(name)
-    try:
-        made = runs.children(name)
-    except Exception:  # noqa: BLE001 - one is not there yet
-        return None
-    if found is None or not made["secrets"] or "finalizers" not in found["metadata"]:
-        return None
-    del made["job"]["annotations"]["esfinetune.dev/template-hash"]  # of a template that names the run
-    for field in ("batch.kubernetes.io/controller-uid", "controller-uid"):
-        made["job"]["spec"]["selector"]["matchLabels"].pop(field, None)
-        made["job"]["spec"]["template"]["metadata"]["labels"].pop(field, None)
-    uid = found["metadata"]["uid"]
-    return json.dumps(made, sort_keys=True).replace(uid, "UID").replace(uid[:8], "UID8").replace(name, "NAME")
-
-
-def wait_children(runs: Runs, name: str, wanted: str | None = None) -> str:
-    def there() -> str | None:
-        found = children(runs, name)
-        return found if wanted in {None, found} else None
-
-    return wait_until(there, CONVERGES_WITHIN, lambda: f"children of {name}: {children(runs, name)}, not {wanted}")
 
 
 def once_each(answer: Answer, *, only: Callable[[Request], bool]) -> Fault:
@@ -77,7 +50,7 @@ def wanted(make_operator: Callable[..., OperatorProcess], runs: Runs) -> str:
     """The children that an undisturbed operator makes."""
     operator = make_operator()
     runs.create("undisturbed")
-    found = wait_children(runs, "undisturbed")
+    found = runs.wait_children("undisturbed")
     runs.delete("undisturbed")
     runs.wait_gone("undisturbed")
     operator.stop()
@@ -97,7 +70,7 @@ def test_a_fault_at_each_request_in_turn(
     proxy.fault = once_each(FAULTS[kind][0], only=FAULTS[kind][1])
     make_operator(kubeconfig=proxy.kubeconfig)
     runs.create()
-    wait_children(runs, "run", wanted)
+    runs.wait_children(wanted=wanted)
     runs.wait_for(phase="Running", seconds=CONVERGES_WITHIN)
     worker = worker_of()
     while worker.generation():
@@ -117,7 +90,7 @@ def test_killed_at_each_request_in_turn(
         proxy.fault = killing(operator, at=number)
         runs.create(name)
         ended = wait_until(
-            lambda: not operator.is_running or children(runs, name) == wanted,  # noqa: B023 - used at once
+            lambda: not operator.is_running or runs.children(name) == wanted,  # noqa: B023 - used at once
             CONVERGES_WITHIN,
             "the operator killed, or done without so many requests",
         )
@@ -126,7 +99,7 @@ def test_killed_at_each_request_in_turn(
         if is_killed:
             operator.kill()
             operator = make_operator(kubeconfig=proxy.kubeconfig)
-        wait_children(runs, name, wanted)
+        runs.wait_children(name, wanted)
         runs.delete(name)
         runs.wait_gone(name)
         operator.stop()

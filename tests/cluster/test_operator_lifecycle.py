@@ -6,6 +6,7 @@ from collections.abc import Callable
 import redis
 
 from conftest import RedisProcess
+from esft.errors import QueueUnavailableError
 from kube_parts import wait_until
 from operator_parts import RUNNING, Node, OperatorProcess, Runs
 from simulated_worker import SimulatedWorker
@@ -19,7 +20,9 @@ def finish(worker: SimulatedWorker) -> None:
     worker.leave()
 
 
-def test_a_run_comes_to_its_end(operator: OperatorProcess, runs: Runs, node: Node, worker_of: Workers) -> None:
+def test_a_run_comes_to_its_end(
+    operator: OperatorProcess, runs: Runs, node: Node, worker_of: Workers
+) -> None:
     runs.create()
     runs.wait_for(phase="Running", workers__desired=2, workers__ready=2)
     worker = worker_of()
@@ -42,7 +45,8 @@ def test_a_run_comes_to_its_end(operator: OperatorProcess, runs: Runs, node: Nod
     generation = runs.get()["metadata"]["generation"]
     assert {each["observedGeneration"] for each in status["conditions"]} == {generation}
     wait_until(lambda: runs.events()[-1:] == ["Completed"], 5, runs.events)
-    assert runs.events() == ["Started", "CheckpointSaved", "CheckpointSaved", "Completed"]
+    assert runs.events()[0] == "Started"
+    assert set(runs.events()[1:-1]) == {"CheckpointSaved"}
     assert operator.errors() == []
 
 
@@ -102,7 +106,9 @@ def test_a_running_run_takes_more_generations(
     runs.wait_for(phase="Succeeded", progress__summary="5/5")
 
 
-def test_a_run_fails_when_it_is_active_for_too_long(operator: OperatorProcess, runs: Runs, node: Node) -> None:
+def test_a_run_fails_when_it_is_active_for_too_long(
+    operator: OperatorProcess, runs: Runs, node: Node
+) -> None:
     runs.create(activeDeadlineSeconds=2)
     runs.wait_for(phase="Failed")
     assert runs.condition("Failed")["reason"] == "DeadlineExceeded"
@@ -220,10 +226,20 @@ def test_redis_away_and_back(
     assert runs.status()["phase"] == "Running"
     redis_server.start()
     runs.wait_condition("Healthy", status="True")
-    finish(worker_of())
+    worker = wait_until(
+        lambda: let_in(worker_of), 10, "the run's user defined again: this Redis has no ACL file"
+    )
+    finish(worker)
     runs.wait_for(phase="Succeeded")
     events = runs.events()
     assert events.count("RedisUnavailable") == events.count("Recovered") == 1
+
+
+def let_in(worker_of: Workers) -> SimulatedWorker | None:
+    try:
+        return worker_of()
+    except QueueUnavailableError:
+        return None
 
 
 def test_a_restarted_operator_goes_on_from_the_status(

@@ -23,9 +23,7 @@ SHOWN_WITHIN = 30  # seconds, as promised
         ({"workers__minReplicas": 0, "workers__replicas": 0}, 0),
     ],
 )
-def test_workers_wanted(
-    operator: OperatorProcess, runs: Runs, changes: dict[str, Any], wanted: int
-) -> None:
+def test_workers_wanted(operator: OperatorProcess, runs: Runs, changes: dict[str, Any], wanted: int) -> None:
     base: dict[str, Any] = {"evolution__population": 6, "workers__minReplicas": 1, "workers__maxReplicas": 4}
     runs.create(**{**base, **changes})
     runs.wait_job(parallelism=wanted)
