@@ -140,8 +140,9 @@ def test_anyone_can_load_a_checkpoint_with_transformers(tmp_path: Path) -> None:
         tokenizer.save_pretrained(folder)
 
     path = CheckpointStore(tmp_path / "run", keep=1).save(
-        state_of(1), save_model=save_model, masters={}, log=[], writer="w"
+        state_of(1), save_model=save_model, masters={"w": torch.zeros(1)}, log=[], writer="w"
     )
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1, "some users can read a part only"
     again = AutoModelForCausalLM.from_pretrained(path).state_dict()
     assert all(torch.equal(again[name], tensor) for name, tensor in model.state_dict().items())
     assert AutoTokenizer.from_pretrained(path).encode("1 + 2") == tokenizer.encode("1 + 2")

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from esft.errors import EsftError
 from esft.records import UpdateRecord
+from esft_worker.file_modes import share
 
 STATE_FILE = "state.json"
 LOG_FILE = "esft_log.jsonl"
@@ -91,6 +92,7 @@ class CheckpointStore:
                 save_file({name: tensor.cpu() for name, tensor in masters.items()}, partial / MASTERS_FILE)
             (partial / LOG_FILE).write_text("".join(record.to_json() + "\n" for record in log))
             (partial / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n")
+            share(partial, like=STATE_FILE)
             _flush(partial)
             _rename(partial, final)
         except (OSError, SafetensorError) as error:

@@ -33,6 +33,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from esft.errors import SpecError
+from esft_worker.file_modes import share
 from esft_worker.tasks.countdown_instances import InstanceKey, generate
 from esft_worker.tiny_puzzles import (
     ANSWER_TOKENS,
@@ -112,6 +113,7 @@ def build(directory: Path, *, progress: Progress, recipe: Recipe | None = None) 
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
+    share(directory, like="config.json")
     return directory
 
 

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Dynami
 
 from esft.errors import SpecError
 from esft_worker.engine.interface import Drained, Rollout
+from esft_worker.file_modes import share
 from esft_worker.tasks import Example, Prompt
 
 _PREPARED_LISTS = 80  # the members' prompts and every evaluation shard's
@@ -98,6 +99,7 @@ class TransformersEngine:
         """See `Engine.save`."""
         self.model.save_pretrained(directory)
         self._tokenizer.save_pretrained(directory)
+        share(Path(directory), like="config.json")
 
     def _prepare(self, examples: Sequence[Example]) -> list[_Batch]:
         """Tokenise once for as long as the same prompts are asked for; alike lengths share a batch."""
