@@ -14,13 +14,12 @@ from esft.local.view import (
     LiveView,
     PlainView,
     Snapshot,
-    duration,
-    improvement,
     panel,
     plain_line,
     sparkline,
 )
 from esft.records import Evaluation, FitnessStatistics
+from esft.wording import duration, improvement
 
 
 def line(generation: int, *, score: float | None = None, mean: float = 0.5) -> HistoryLine:

@@ -10,7 +10,8 @@ from esft.errors import EXIT_FINISHED
 from esft.local.run import Ended
 from esft.local.status import LocalStatus
 from esft.local.summary import SUSPENDED, Summary
-from esft.local.view import LiveView, PlainView, View, duration, improvement
+from esft.local.view import LiveView, PlainView, View
+from esft.wording import duration, score_change
 
 
 def view_for_terminal() -> View:
@@ -52,7 +53,7 @@ def show_status(status: LocalStatus) -> None:
     if data["fitness"] is not None:
         table.add_row("fitness", f"mean {data['fitness']['mean']:.4f}, best {data['fitness']['best']:.4f}")
     if data["score"] is not None:
-        table.add_row("score", _score_text(data["score"]["base"], data["score"]["last"]))
+        table.add_row("score", score_change(data["score"]["base"], data["score"]["last"]))
     console.print(table)
 
 
@@ -63,7 +64,7 @@ def _summary_table(summary: Summary) -> Table:
     if summary.score is not None:
         score = summary.score
         best = f"; best {score.best:.4f} at generation {score.best_generation}"
-        table.add_row("score", _score_text(score.base, score.final) + best)
+        table.add_row("score", score_change(score.base, score.final) + best)
     table.add_row(
         "work",
         f"{summary.members_evaluated} members, {duration(summary.wall_seconds)}, {summary.workers} workers",
@@ -78,10 +79,6 @@ def _table(name: str) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     return table
-
-
-def _score_text(base: float, final: float) -> str:
-    return f"base {base:.4f} -> {final:.4f} ({improvement(base, final)})"
 
 
 def _say(console: Console, text: str) -> None:

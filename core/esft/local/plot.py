@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from esft.errors import EsftError
 from esft.local.files import explained
 from esft.local.history import HistoryLine, score_of
-from esft.local.view import improvement
 from esft.spec import ESFineTune
+from esft.wording import improvement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

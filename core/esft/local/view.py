@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -15,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from esft.local.history import HistoryLine, score_of
+from esft.wording import duration
 
 _PLAIN_SECONDS = 2.0
 _PLAIN_ACTIVITY_SECONDS = 10.0
@@ -176,18 +176,6 @@ def plain_line(snapshot: Snapshot) -> str:
     if snapshot.seconds_left:
         parts.append(f"about {duration(snapshot.seconds_left)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Hours, minutes and seconds: 0:04:10."""
-    return str(timedelta(seconds=round(seconds)))
-
-
-def improvement(base: float, final: float) -> str:
-    """The difference of two scores, in points (hundredths) where they are fractions: `+12.3 points`."""
-    if all(0.0 <= score <= 1.0 for score in (base, final)):
-        return f"{100 * (final - base):+.1f} points"
-    return f"{final - base:+.4g}"
 
 
 def sparkline(values: Sequence[float], *, width: int = 40) -> str:
