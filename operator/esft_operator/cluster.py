@@ -8,8 +8,9 @@ Rejected: the package's dynamic client, which reads the whole discovery of the A
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -22,7 +23,9 @@ from esft.errors import EsftError
 from esft_operator.names import FIELD_MANAGER, GROUP, PLURAL, VERSION
 from esft_operator.resource import Manifest
 
+LOG_SILENCE_SECONDS: Final = 60.0  # after which a connection that says nothing counts as broken
 _REQUEST_SECONDS: Final = 15.0
+_LOG_PIECE_BYTES: Final = 65_536
 _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE: Final = "application/merge-patch+json"
 
@@ -110,9 +113,13 @@ class Cluster:
         """Read an object; None when there is none."""
         return self._read(kind.path(namespace, name))
 
-    def list(self, kind: Kind, namespace: str | None, *, selector: str = "") -> list[Manifest]:
-        """Read all objects of a kind that have these labels; of all namespaces with None."""
+    def list(
+        self, kind: Kind, namespace: str | None, *, selector: str = "", fields: str = ""
+    ) -> list[Manifest]:
+        """Read all objects of a kind that have these labels and fields; of all namespaces with None."""
         query = {"labelSelector": selector} if selector else {}
+        if fields:
+            query["fieldSelector"] = fields
         found = self._send("GET", kind.path(namespace), query=query)
         name = found["kind"].removesuffix("List")  # which the items of a list do not say
         return [{"apiVersion": kind.api_version, "kind": name, **item} for item in found["items"]]
@@ -159,6 +166,42 @@ class Cluster:
         """Whether the API server knows the kind: a custom resource may not be installed."""
         found = self._read(f"/apis/{kind.api_version}")
         return found is not None and any(each["name"] == kind.plural for each in found["resources"])
+
+    def log(
+        self, namespace: str, pod: str, container: str, *, follow: bool, since: datetime | None = None
+    ) -> Iterator[bytes]:
+        """What a container has written, as it comes: pieces of lines, each line with its time in front.
+
+        Args:
+            namespace: of the pod.
+            pod: its name.
+            container: its name in the pod.
+            follow: go on until the container ends, or says nothing for `LOG_SILENCE_SECONDS`.
+            since: leave out what was written in whole seconds before.
+
+        Raises:
+            ClusterError: it cannot be read, or no longer.
+        """
+        query = {"container": container, "timestamps": "true", "follow": "true" if follow else "false"}
+        if since is not None:
+            query["sinceTime"] = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        path = f"{PODS.path(namespace, pod, 'log')}?{urlencode(query)}"
+        try:
+            method, url, headers, _, _ = self._api.param_serialize(
+                "GET", path, header_params={"Accept": "*/*"}, auth_settings=["BearerToken"]
+            )
+            limits = (_REQUEST_SECONDS, LOG_SILENCE_SECONDS)
+            response = self._api.call_api(method, url, headers, _request_timeout=limits).response
+            try:
+                self.observe("GET", response.status)
+                if response.status >= HTTPStatus.BAD_REQUEST:
+                    raise _refusal("GET", path, response.status, response.read())
+                while piece := response.read1(_LOG_PIECE_BYTES):
+                    yield piece
+            finally:
+                response.close()
+        except (ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+            raise ClusterError(f"the log of pod {pod} broke off: {error}", status=0) from error
 
     def _read(self, path: str) -> Manifest | None:
         try:

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 import esft
 from esft.cli.app import build_app
 from esft.cli.local import resume_command
-from esft.cli.outside import MissingPackageError, register_outside, summary_of
+from esft.cli.observe import is_folder
+from esft.cli.outside import MissingPackageError, load_for_cluster, register_outside, summary_of
 from esft.cli.unexpected import unexpected
 from esft.errors import EXIT_INTERNAL
 
@@ -33,10 +34,10 @@ def test_help_names_every_command_without_loading_any() -> None:
         "from esft.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print([name for name in ('torch', 'redis', 'pydantic', 'matplotlib') if name in sys.modules])\n"
+        "print([name for name in ('torch', 'redis', 'pydantic', 'kubernetes', 'matplotlib') if name in sys.modules])\n"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    for command in ("run", "validate", "status", "plot", "export", "make-model"):
+    for command in ("run", "validate", "status", "logs", "plot", "export", "make-model"):
         assert f"  {command} " in shown
     assert shown.splitlines()[-1] == "[]"
 
@@ -103,3 +104,30 @@ def test_the_summary_of_an_outside_command_is_read_without_running_it(
     monkeypatch.setattr("esft.cli.outside.entry_points", lambda **_: [polish])
     with pytest.raises(MissingPackageError, match=r"needs a_package_that_is_not_there.*esfinetune\[worker\]"):
         register_outside(build_app([]), ["polish"])
+
+
+def test_a_folder_is_meant_where_there_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "countdown").mkdir()
+    assert is_folder("countdown", namespace=None, context=None)
+    assert is_folder("runs/not-there", namespace=None, context=None)
+    assert not is_folder("another", namespace=None, context=None)
+    assert not is_folder("countdown", namespace="research", context=None)
+    assert not is_folder("countdown", namespace=None, context="cluster")
+
+
+def test_a_folder_is_neither_watched_nor_has_logs_of_pods(tmp_path: Path) -> None:
+    watched = esft_command("status", str(tmp_path), "--watch")
+    assert watched.returncode == EXIT_INTERNAL
+    assert watched.stderr.startswith(f"error: --watch: {tmp_path} is a folder")
+    logs = esft_command("logs", str(tmp_path))
+    assert logs.returncode == EXIT_INTERNAL
+    assert f"the files {tmp_path}/logs/*.log" in logs.stderr
+
+
+def test_a_cluster_needs_the_operators_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = EntryPoint("status", "a_package_that_is_not_there:status", "esfinetune.cluster")
+    for found in ([absent], []):
+        monkeypatch.setattr("esft.cli.outside.entry_points", lambda found=found, **_: found)
+        with pytest.raises(MissingPackageError, match=r"`esft status` needs .*esfinetune\[operator\]"):
+            load_for_cluster("status")

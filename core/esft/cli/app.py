@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import esft
-from esft.cli import local
+from esft.cli import local, observe
 from esft.cli.outside import register_outside
 from esft.cli.unexpected import unexpected
 from esft.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EsftError
@@ -47,7 +47,7 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback(help="Fine-tune language models with Evolution Strategies.")(_options)
-    for command in (local.run, local.validate, local.status, local.plot):
+    for command in (local.run, local.validate, observe.status, observe.logs, local.plot):
         app.command()(command)
     register_outside(app, arguments)
     return app

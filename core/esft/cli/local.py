@@ -1,10 +1,9 @@
-"""The commands about runs on this machine: run, validate, status, plot."""
+"""The commands about runs on this machine: run, validate, plot."""
 
 import importlib.util
 import os
 import shlex
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +25,6 @@ Overrides = Annotated[
         show_default=False,
     ),
 ]
-
-
-class Format(StrEnum):
-    """How to print: for people or for programs."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def run(
@@ -108,26 +100,6 @@ def validate(file: File, *, overrides: Overrides = None) -> None:
     if not problems:
         typer.echo(f"{file}: valid")
     raise typer.Exit(EXIT_SPEC if problems else EXIT_FINISHED)
-
-
-def status(
-    folder: Folder,
-    *,
-    output: Annotated[
-        Format, typer.Option("--output", "-o", help="For people or for programs.")
-    ] = Format.TEXT,
-) -> None:
-    """Show how far a run is; it may be going on."""
-    import json  # noqa: PLC0415
-
-    from esft.cli.screen import show_status  # noqa: PLC0415
-    from esft.local.status import read_status  # noqa: PLC0415
-
-    found = read_status(folder)
-    if output is Format.JSON:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
-    else:
-        show_status(found)
 
 
 def plot(

@@ -1,7 +1,8 @@
-"""Commands that other packages add to `esft`, by entry points of the group `esfinetune.commands`.
+"""What other packages do for `esft`, found by entry points, since core imports neither of them.
 
-An entry point names a plain function with Typer annotations. Only the one that is called is imported, since
-they may need torch; the help of the others is read from their source without running it.
+In the group `esfinetune.commands` an entry point is a whole command: a plain function with Typer annotations. Only the
+one that is called is imported, since they may need torch; the help of the others is read from their source without
+running it. In the group `esfinetune.cluster` it is the part of a command that asks a cluster (esft.cli.observe).
 """
 
 import ast
@@ -17,6 +18,7 @@ import typer
 from esft.errors import EsftError
 
 GROUP = "esfinetune.commands"
+CLUSTER_GROUP = "esfinetune.cluster"
 
 
 class MissingPackageError(EsftError):
@@ -27,7 +29,7 @@ def register_outside(app: typer.Typer, arguments: Sequence[str]) -> None:
     """Add the commands that are installed; load the one that `arguments` call."""
     for entry_point in sorted(entry_points(group=GROUP)):
         if entry_point.name in arguments[:1]:
-            app.command(entry_point.name)(_load(entry_point))
+            app.command(entry_point.name)(_load(entry_point, extra="worker"))
         else:
             app.command(entry_point.name, help=summary_of(entry_point))(_not_loaded)
 
@@ -49,15 +51,28 @@ def summary_of(entry_point: EntryPoint) -> str:
     return f"From {entry_point.module}."
 
 
-def _load(entry_point: EntryPoint) -> Callable[..., Any]:
+def load_for_cluster(name: str) -> Callable[..., Any]:
+    """The function of that name in the group `esfinetune.cluster`.
+
+    Raises:
+        MissingPackageError: there is none, or it cannot be imported.
+    """
+    for entry_point in entry_points(group=CLUSTER_GROUP, name=name):
+        return _load(entry_point, extra="operator")
+    raise MissingPackageError(_missing(name, "the operator's package", extra="operator"))
+
+
+def _load(entry_point: EntryPoint, *, extra: str) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = entry_point.load()
     except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            f"`esft {entry_point.name}` needs {error.name}, which is not installed. "
-            "Fix: pip install 'esfinetune[worker]'"
-        ) from error
+        missing = _missing(entry_point.name, error.name or str(error), extra=extra)
+        raise MissingPackageError(missing) from error
     return function
+
+
+def _missing(command: str, what: str, *, extra: str) -> str:
+    return f"`esft {command}` needs {what}, which is not installed. Fix: pip install 'esfinetune[{extra}]'"
 
 
 def _not_loaded() -> None:
