@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from aiohttp import ClientSession, ClientTimeout, TCPConnector, web
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector, web
 
 from kube_parts import ControlPlane
 
@@ -38,6 +38,7 @@ class Answer:
     status: int = 0
     reset: bool = False  # the connection is cut without an answer
     stalled: bool = False  # an answer begins, and nothing follows
+    expired: bool = False  # a watch that the API server ends with an event: what it asks for is too old
     forwarded: bool = False  # with `reset`: only after the API server has done it
     then: Callable[[], None] = lambda: None  # called before the connection is cut
 
@@ -55,6 +56,7 @@ class FaultProxy:
         self._control_plane = control_plane
         self._started = threading.Event()
         self._loop = asyncio.new_event_loop()
+        self._stopped = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
@@ -63,32 +65,38 @@ class FaultProxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(timeout=10)
 
     def _serve(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._started.set()
-        self._loop.run_forever()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._run())
 
-    async def _start(self) -> None:
+    async def _run(self) -> None:
+        runner = await self._start()
+        self._started.set()
+        await self._stopped.wait()
+        await self._session.close()
+        await runner.cleanup()
+
+    async def _start(self) -> web.AppRunner:
         document = yaml.safe_load(self._control_plane.kubeconfig.read_text())
         self._token = document["users"][0]["user"]["token"]
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # loopback, made a moment ago
         self._session = ClientSession(
-            connector=TCPConnector(ssl=context), timeout=ClientTimeout(total=None), auto_decompress=False
+            connector=TCPConnector(ssl=context, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
         )
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]
         document["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
         self.kubeconfig.write_text(yaml.safe_dump(document))
+        return runner
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         seen = Request(
@@ -103,12 +111,21 @@ class FaultProxy:
         if answer is None:
             return await self._forward(request)
         if answer.forwarded:
-            await self._send(request)
+            (await self._send(request)).release()
         if answer.reset:
             answer.then()
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if answer.expired:
+            error = {
+                "kind": "Status",
+                "apiVersion": "v1",
+                "status": "Failure",
+                "code": 410,
+                "reason": "Expired",
+            }
+            return web.json_response({"type": "ERROR", "object": error})
         if answer.stalled:
             response = web.StreamResponse(headers={"Content-Type": "application/json"})
             await response.prepare(request)
@@ -128,7 +145,12 @@ class FaultProxy:
         headers["Authorization"] = f"Bearer {self._token}"
         url = f"{self._control_plane.server}{request.rel_url}"
         return await self._session.request(
-            request.method, url, headers=headers, data=await request.read(), allow_redirects=False
+            request.method,
+            url,
+            headers=headers,
+            data=await request.read() or None,
+            allow_redirects=False,
+            skip_auto_headers=["Content-Type"],
         )
 
     async def _forward(self, request: web.Request) -> web.StreamResponse:
@@ -138,9 +160,11 @@ class FaultProxy:
             headers["Content-Encoding"] = upstream.headers["Content-Encoding"]
         response = web.StreamResponse(status=upstream.status, headers=headers)
         await response.prepare(request)
-        with contextlib.suppress(ConnectionError, asyncio.CancelledError):
-            async for chunk in upstream.content.iter_any():
-                await response.write(chunk)
-            await response.write_eof()
-        upstream.close()
+        try:
+            with contextlib.suppress(ConnectionError, ClientError):
+                async for chunk in upstream.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
+        finally:
+            upstream.close()
         return response

@@ -291,6 +291,20 @@ class OperatorProcess:
             **environment,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = False
+        self.restarts = 0
+
+    def restart_when_it_ends(self) -> None:
+        """Do as the kubelet does with a container that ends."""
+        self._is_wanted = True
+        threading.Thread(target=self._restart, daemon=True).start()
+
+    def _restart(self) -> None:
+        while self._is_wanted and self.process is not None:
+            self.process.wait()
+            if self._is_wanted:
+                self.restarts += 1
+                self.start()
 
     def start(self) -> Self:
         with self.log.open("ab") as log:
@@ -307,6 +321,7 @@ class OperatorProcess:
         return self._end(signal.SIGKILL)
 
     def _end(self, how: signal.Signals) -> int:
+        self._is_wanted = False
         if self.process is None:
             return 0
         self.process.send_signal(how)

@@ -256,6 +256,7 @@ def connect() -> Cluster:
             "set KUBECONFIG to a kubeconfig file.",
             status=0,
         ) from error
+    configuration.retries = urllib3.Retry(0)
     return Cluster(client.ApiClient(configuration))
 
 

@@ -16,7 +16,8 @@ logger = logging.getLogger(__name__)
 Key = tuple[str, str]
 
 _FIRST_DELAY_SECONDS: Final = 0.5
-_LONGEST_DELAY_SECONDS: Final = 30.0
+_LONGEST_DELAY_SECONDS: Final = 10.0
+_MOST_DOUBLINGS: Final = 16  # a power of the number of failures itself overflows after some hours
 
 
 class WorkQueue:
@@ -24,7 +25,7 @@ class WorkQueue:
 
     Args:
         process: reconciles one key; returns after how many seconds it wants to be called again, or None. When it
-            raises, it is called again after a delay that doubles up to 30 s.
+            raises, it is called again after a delay that doubles up to 10 s.
         concurrency: at most so many keys are worked on at a time.
     """
 
@@ -53,7 +54,7 @@ class WorkQueue:
     def length(self) -> int:
         """Keys that are due and not worked on."""
         now = asyncio.get_running_loop().time()
-        return sum(due <= now for due in self._due.values())
+        return sum(due <= now and key not in self._running for key, due in self._due.items())
 
     async def run(self) -> None:
         """Work until cancelled; then what is being worked on is let go."""
@@ -105,7 +106,7 @@ class WorkQueue:
 
     def _retry(self, key: Key, reason: str) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** (failures - 1))
+        delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures - 1, _MOST_DOUBLINGS))
         logger.warning("will try again", extra={"about": _about(key), "reason": reason, "seconds": delay})
         self.add(key, delay=delay)
 

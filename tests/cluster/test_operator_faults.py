@@ -11,7 +11,7 @@ from operator_parts import Node, OperatorProcess, Runs
 from simulated_worker import SimulatedWorker
 
 Workers = Callable[..., SimulatedWorker]
-CONVERGES_WITHIN = 40
+CONVERGES_WITHIN = 60
 
 
 @pytest.fixture
@@ -36,10 +36,12 @@ def once_each(answer: Answer, *, only: Callable[[Request], bool]) -> Fault:
 
 FAULTS: dict[str, tuple[Answer, Callable[[Request], bool]]] = {
     "409": (Answer(status=409), lambda request: request.method != "GET"),
-    "410": (Answer(status=410), lambda request: request.is_watch),
-    "429": (Answer(status=429), lambda request: not request.is_kopfs),
-    "500": (Answer(status=500), lambda request: not request.is_kopfs),
-    "reset": (Answer(reset=True), lambda request: not request.is_kopfs),
+    "410": (Answer(expired=True), lambda request: request.is_watch),
+    "429": (Answer(status=429), lambda request: request.method != "GET"),
+    "500": (Answer(status=500), lambda request: request.method != "GET"),
+    "500 for kopf": (Answer(status=500), lambda request: request.is_kopfs),
+    "500 when read": (Answer(status=500), lambda request: not request.is_kopfs and request.method == "GET"),
+    "reset": (Answer(reset=True), lambda _request: True),
     "reset after it was done": (Answer(reset=True, forwarded=True), lambda request: request.method != "GET"),
     "stalled watch": (Answer(stalled=True), lambda request: request.is_watch),
 }
@@ -68,17 +70,17 @@ def test_a_fault_at_each_request_in_turn(
     worker_of: Workers,
 ) -> None:
     proxy.fault = once_each(FAULTS[kind][0], only=FAULTS[kind][1])
-    make_operator(kubeconfig=proxy.kubeconfig)
-    runs.create()
-    runs.wait_children(wanted=wanted)
-    runs.wait_for(phase="Running", seconds=CONVERGES_WITHIN)
-    worker = worker_of()
+    make_operator(kubeconfig=proxy.kubeconfig).restart_when_it_ends()
+    runs.create("disturbed")
+    runs.wait_children("disturbed", wanted, seconds=CONVERGES_WITHIN)
+    runs.wait_for("disturbed", phase="Running", seconds=CONVERGES_WITHIN)
+    worker = worker_of("disturbed")
     while worker.generation():
         pass
     worker.leave()
-    runs.wait_for(phase="Succeeded", seconds=CONVERGES_WITHIN)
-    runs.delete()
-    runs.wait_gone(seconds=CONVERGES_WITHIN)
+    runs.wait_for("disturbed", phase="Succeeded", seconds=CONVERGES_WITHIN)
+    runs.delete("disturbed")
+    runs.wait_gone("disturbed", seconds=CONVERGES_WITHIN)
 
 
 def test_killed_at_each_request_in_turn(
@@ -92,7 +94,7 @@ def test_killed_at_each_request_in_turn(
         ended = wait_until(
             lambda: not operator.is_running or runs.children(name) == wanted,  # noqa: B023 - used at once
             CONVERGES_WITHIN,
-            "the operator killed, or done without so many requests",
+            lambda: f"operator killed at {number}, or done: {runs.children(name)}, {operator.errors()}",  # noqa: B023
         )
         proxy.fault = lambda _request: None
         is_killed = not operator.is_running
