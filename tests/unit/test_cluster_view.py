@@ -137,18 +137,22 @@ def test_a_page_shows_all_that_there_is() -> None:
     )
 
 
-def test_a_panel_has_room_for_some_pods_only() -> None:
+def test_a_panel_has_room_for_some_pods_and_events_only() -> None:
     pods = [
         *(pod(f"countdown-workers-{number:02}") for number in range(20)),
         *(pod(f"countdown-workers-old-{number}", "drained") for number in range(5)),
-        pod("countdown-workers-z", problem=("ImagePullFailed", "no such image")),
+        pod("countdown-workers-z", problem=("ImagePullFailed", "no such image" * 20)),
     ]
-    shown = text_of(panel(Snapshot.of(body(), pods=pods), now=NOW, most_pods=4), width=100)
+    events = [event(f"e-{number}", f"Reason{number}", message="word " * 100) for number in range(8)]
+    shown = text_of(panel(Snapshot.of(body(), pods=pods, events=events), now=NOW, height=28), width=100)
     assert "esft status: research/countdown" in shown
     assert "ImagePullFailed: no such image" in shown
     assert shown.count("countdown-workers-0") == 3
     assert shown.count(" drained ") == 3
     assert "and 17 more workers, 2 more that have ended" in shown
+    assert "Reason4" not in shown
+    assert "Reason5" in shown
+    assert shown.count("\n") < 28
 
 
 def test_a_narrow_terminal_cuts_no_names() -> None:
@@ -320,7 +324,7 @@ def test_a_workers_line_is_readable() -> None:
     record.path, record.loss = "/a b/c", 0.1 + 0.2
     written = JsonFormatter(worker="run-workers-abcde", run="u").format(record)
     shown = readable(log_line(1, written), worker="abcde")
-    assert shown.plain == (
+    assert shown.text == (
         '2026-05-01T12:00:00Z abcde info checkpoint saved generation=3 path="/a b/c" loss=0.3'
     )
 
@@ -328,13 +332,13 @@ def test_a_workers_line_is_readable() -> None:
 def test_a_traceback_stands_on_lines_of_its_own() -> None:
     text = json.dumps({"level": "error", "event": "TypeError", "traceback": "Traceback:\n  a\nTypeError"})
     shown = readable(log_line(5, text), worker="a")
-    assert shown.plain == "2026-05-01T12:00:05Z a error TypeError\nTraceback:\n  a\nTypeError"
-    assert shown.style == "red"
+    assert shown.text == "2026-05-01T12:00:05Z a error TypeError\nTraceback:\n  a\nTypeError"
+    assert shown.colour == "red"
 
 
 @pytest.mark.parametrize("text", ["Segmentation fault", "{broken", '{"no": "event"}', "[1]", ""])
 def test_what_is_no_log_line_of_ours_is_shown_as_it_is(text: str) -> None:
-    assert readable(log_line(7, text), worker="a").plain == f"2026-05-01T12:00:07Z a {text}"
+    assert readable(log_line(7, text), worker="a").text == f"2026-05-01T12:00:07Z a {text}"
 
 
 def test_lines_come_in_pieces() -> None:
@@ -345,7 +349,7 @@ def test_lines_come_in_pieces() -> None:
 
 def test_a_line_without_a_time() -> None:
     assert LogLine.parse("no time").text == "no time"
-    assert readable(LogLine.parse("no time"), worker="a").plain == "- a no time"
+    assert readable(LogLine.parse("no time"), worker="a").text == "- a no time"
 
 
 def test_logs_of_pods_are_put_in_the_order_of_their_times() -> None:

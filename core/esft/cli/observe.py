@@ -54,7 +54,7 @@ def status(
         Format, typer.Option("--output", "-o", help="For people or for programs.")
     ] = Format.TEXT,
 ) -> None:
-    """Show how far a run is, on this machine or in a cluster; it may be going on."""
+    """Show how far a run is, on this machine or in a cluster."""
     as_json = output is Format.JSON
     if not is_folder(target, namespace=namespace, context=context):
         show = load_for_cluster("status")

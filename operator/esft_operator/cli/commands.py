@@ -56,12 +56,13 @@ def logs(
     entries = (follow_logs if follow else read_logs)(
         Reader(connection, name), source, worker=worker, say=_say
     )
-    console = Console(highlight=False)
+    colours = False if Console().no_color else None  # None: on a terminal
     for pod, line in entries:
         if raw:
             typer.echo(line.text)
         else:
-            console.print(readable(line, worker=short_name(pod, name)), soft_wrap=True)
+            shown = readable(line, worker=short_name(pod, name))
+            typer.secho(shown.text, fg=shown.colour, color=colours)
     return EXIT_FINISHED
 
 

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from rich.text import Text
-
 from esft_operator.names import job_name
 
 _BOUND: Final = frozenset({"time", "level", "event", "worker", "run", "traceback"})
-_STYLES: Final = {"warning": "yellow", "error": "red", "critical": "bold red", "debug": "dim"}
+_COLOURS: Final = {"warning": "yellow", "error": "red", "critical": "red", "debug": "bright_black"}
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -43,6 +41,14 @@ class LogLine:
             return cls("", _BEGINNING, line)
 
 
+@dataclass(frozen=True, slots=True)
+class ShownLine:
+    """A line for people, in a colour of typer's where its level asks for one."""
+
+    text: str
+    colour: str | None = None
+
+
 def split_lines(pieces: Iterable[bytes], *, keep_rest: bool = True) -> Iterator[str]:
     """Whole lines of what comes in pieces.
 
@@ -64,18 +70,18 @@ def merged(sources: Iterable[tuple[str, Iterable[LogLine]]]) -> Iterator[tuple[s
     return heapq.merge(*streams, key=lambda entry: entry[1].at)
 
 
-def readable(line: LogLine, *, worker: str) -> Text:
-    """`10:45:43 worker info updated generation=3`; a traceback on lines of its own."""
+def readable(line: LogLine, *, worker: str) -> ShownLine:
+    """`2026-05-01T10:45:43Z worker info updated generation=3`; a traceback on lines of its own."""
     fields = _fields(line.text)
     if fields is None:
-        return Text(f"{_clock(line.at)} {worker} {line.text}")
+        return ShownLine(f"{_clock(line.at)} {worker} {line.text}")
     level = str(fields.get("level", ""))
     parts = [_clock(_time(fields, line.at)), worker, level, str(fields.get("event", ""))]
     parts += [f"{key}={_value(value)}" for key, value in fields.items() if key not in _BOUND]
     text = " ".join(part for part in parts if part)
     if "traceback" in fields:
         text += f"\n{fields['traceback']}"
-    return Text(text, style=_STYLES.get(level, ""))
+    return ShownLine(text, _COLOURS.get(level))
 
 
 def short_name(pod: str, run: str) -> str:

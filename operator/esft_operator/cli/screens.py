@@ -12,8 +12,7 @@ from rich.live import Live
 from esft_operator.cli.snapshot import Snapshot
 from esft_operator.cli.view import changes, page, panel
 
-_ROWS_WITHOUT_PODS: Final = 26  # of the panel, at most
-_FEWEST_PODS: Final = 4
+_FILE_WIDTH: Final = 160  # where there is no terminal whose width would count
 
 
 class Screen(Protocol):
@@ -49,9 +48,9 @@ class LiveScreen:
         self._live.stop()
 
     def show(self, snapshot: Snapshot) -> None:
-        """Draw it, with as many pods as there is room for."""
-        most = max(_FEWEST_PODS, self._console.size.height - _ROWS_WITHOUT_PODS)
-        self._live.update(panel(snapshot, now=datetime.now(UTC), most_pods=most), refresh=True)
+        """Draw it."""
+        drawn = panel(snapshot, now=datetime.now(UTC), height=self._console.size.height)
+        self._live.update(drawn, refresh=True)
 
 
 class LineScreen:
@@ -113,4 +112,6 @@ def show_once(snapshot: Snapshot, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(snapshot.as_dict(), indent=2, ensure_ascii=False))
     else:
-        Console(highlight=False).print(page(snapshot, now=datetime.now(UTC)))
+        console = Console(highlight=False)
+        width = None if console.is_terminal else _FILE_WIDTH
+        console.print(page(snapshot, now=datetime.now(UTC)), width=width)

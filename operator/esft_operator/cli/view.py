@@ -1,8 +1,9 @@
 """What `esft status` shows of a run in a cluster: a table, a live panel, or a line for each change. Pure."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Self
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -22,26 +23,37 @@ _STYLES: Final = {
     "failed": "red",
 }
 _MOST_ENDED: Final = 3  # pods that have left: the latest ones tell enough
+_FIXED_ROWS: Final = 18  # of a panel: frame, bar, what the status says, headings
 
 
-def page(snapshot: Snapshot, *, now: datetime, most_pods: int | None = None) -> RenderableType:
-    """The whole of it, for a terminal or a file.
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Rows of a terminal: living pods and Events, each on one line."""
 
-    Args:
-        snapshot: what there is to show.
-        now: for ages.
-        most_pods: rows of the table of pods, those with a problem first; None for all that have not ended.
-    """
+    pods: int
+    events: int
+
+    @classmethod
+    def of(cls, height: int) -> Self:
+        """Half each, and a few at least; a terminal too low for those cuts off the last."""
+        spare = max(6, height - _FIXED_ROWS - _MOST_ENDED)
+        events = min(8, spare // 2)
+        return cls(pods=spare - events, events=events)
+
+
+def page(snapshot: Snapshot, *, now: datetime) -> RenderableType:
+    """The whole of it, for a terminal or a file; `now` is for ages."""
     title = Text(f"{snapshot.name}  (namespace {snapshot.namespace})", style="bold")
-    return Group(title, *_parts(snapshot, now=now, most_pods=most_pods))
+    return Group(title, *_parts(snapshot, now=now, room=None))
 
 
-def panel(snapshot: Snapshot, *, now: datetime, most_pods: int) -> RenderableType:
-    """The same in a frame with a bar, to be drawn anew in place."""
+def panel(snapshot: Snapshot, *, now: datetime, height: int) -> RenderableType:
+    """The same in a frame with a bar, to be drawn anew in place: as many pods and Events as there is room for."""
     progress = snapshot.status.progress
-    bar = ProgressBar(total=100.0, completed=0.0 if progress is None else progress.percent)
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=100.0, completed=0.0 if progress is None else progress.percent))
     return Panel(
-        Group(bar, *_parts(snapshot, now=now, most_pods=most_pods)),
+        Group(bar, *_parts(snapshot, now=now, room=_Room.of(height))),
         title=Text(f"esft status: {snapshot.namespace}/{snapshot.name}"),
         title_align="left",
     )
@@ -83,22 +95,23 @@ def summary_line(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-def _parts(snapshot: Snapshot, *, now: datetime, most_pods: int | None) -> Iterator[RenderableType]:
+def _parts(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator[RenderableType]:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
     for label, content in _rows(snapshot, now):
         rows.add_row(label, content)
     yield rows
-    pods, more = _shown(snapshot.pods, most_pods)
+    pods, more = _shown(snapshot.pods, None if room is None else room.pods)
     if pods:
         yield Text()
-        yield _pod_table(pods, now)
+        yield _pod_table(pods, now, in_full=room is None)
     if more:
         yield Text(more, style="dim")
-    if snapshot.events:
+    events = snapshot.events if room is None else snapshot.events[-room.events :]
+    if events:
         yield Text()
-        yield _event_table(snapshot.events, now)
+        yield _event_table(events, now, in_full=room is None)
     for note in snapshot.notes:
         yield Text(f"note: {note}", style="yellow")
 
@@ -158,7 +171,7 @@ def _shown(pods: Sequence[WorkerPod], most: int | None) -> tuple[list[WorkerPod]
     return [*shown, *latest], f"and {', '.join(left_out)}" if left_out else ""
 
 
-def _pod_table(pods: Sequence[WorkerPod], now: datetime) -> Table:
+def _pod_table(pods: Sequence[WorkerPod], now: datetime, *, in_full: bool) -> Table:
     table = _table("WORKER", "STATE", "NODE", "AGE", "PROBLEM")
     for pod in pods:
         table.add_row(
@@ -166,29 +179,36 @@ def _pod_table(pods: Sequence[WorkerPod], now: datetime) -> Table:
             Text(pod.state, style=_STYLES.get(pod.state, "")),
             Text(pod.node or "-"),
             Text(_age(pod.created_at, now)),
-            Text("" if pod.problem is None else f"{pod.problem[0]}: {_one_line(pod.problem[1])}"),
+            _sentence("" if pod.problem is None else ": ".join(pod.problem), in_full=in_full),
         )
     return table
 
 
-def _event_table(events: Sequence[RunEvent], now: datetime) -> Table:
+def _event_table(events: Sequence[RunEvent], now: datetime, *, in_full: bool) -> Table:
     table = _table("AGO", "EVENT", "MESSAGE")
     for event in events:
         times = f" (x{event.count})" if event.count > 1 else ""
         table.add_row(
             Text(_age(event.at, now)),
             Text(event.reason, style="yellow" if event.warning else ""),
-            Text(_one_line(event.message) + times),
+            _sentence(event.message + times, in_full=in_full),
         )
     return table
 
 
 def _table(*columns: str) -> Table:
+    """Only the last column gives way where there is no room."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column in columns[:-1]:
         table.add_column(column, no_wrap=True)
-    table.add_column(columns[-1], overflow="fold")
+    table.add_column(columns[-1])
     return table
+
+
+def _sentence(text: str, *, in_full: bool) -> Text:
+    """For the last column: cut where it would need a second line, or (`in_full`) folded."""
+    line = _one_line(text)
+    return Text(line, overflow="fold") if in_full else Text(line, no_wrap=True, overflow="ellipsis")
 
 
 def _age(since: datetime, now: datetime) -> str:
