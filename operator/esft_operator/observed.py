@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from esft.errors import EXIT_SPEC
+from esft.errors import EXIT_DRAINED, EXIT_SPEC
 from esft_operator.names import TEMPLATE_HASH_ANNOTATION, WORKER_CONTAINER
 
 _MAX_MESSAGE = 1024
@@ -195,9 +195,19 @@ def _problem(
             return "ImagePullFailed", _cut(f"{container['name']}: {reason} {image} {message}".rstrip())
         if reason in _CONFIG_REASONS or reason == "CrashLoopBackOff":
             return "ContainerFailed", _cut(f"{container['name']}: {reason} {message}".rstrip())
-    if status.get("phase") == "Failed":
+    refused = terminated is not None and terminated["exitCode"] == EXIT_SPEC  # the phase follows a moment later
+    if refused or (status.get("phase") == "Failed" and not _was_drained(status, terminated)):
         return "WorkersFailing", _cut(_failure(status, terminated))
     return None
+
+
+def _was_drained(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> bool:
+    """Whether the worker ended because it was asked to; not where the kubelet evicted a pod that uses too much."""
+    return (
+        terminated is not None
+        and terminated["exitCode"] == EXIT_DRAINED
+        and status.get("reason") != "Evicted"
+    )
 
 
 def _failure(status: Mapping[str, Any], terminated: Mapping[str, Any] | None) -> str:
