@@ -195,7 +195,8 @@ def _problem(
             return "ImagePullFailed", _cut(f"{container['name']}: {reason} {image} {message}".rstrip())
         if reason in _CONFIG_REASONS or reason == "CrashLoopBackOff":
             return "ContainerFailed", _cut(f"{container['name']}: {reason} {message}".rstrip())
-    refused = terminated is not None and terminated["exitCode"] == EXIT_SPEC  # the phase follows a moment later
+    # The pod's phase follows its container's end a moment later, and the run has failed by then.
+    refused = terminated is not None and terminated["exitCode"] == EXIT_SPEC
     if refused or (status.get("phase") == "Failed" and not _was_drained(status, terminated)):
         return "WorkersFailing", _cut(_failure(status, terminated))
     return None
