@@ -77,7 +77,7 @@ Action = (
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about the resource; reasons are those of docs/operator.md."""
+    """A Kubernetes Event about the resource; reasons are those of docs/cluster-run.md."""
 
     reason: str
     message: str
