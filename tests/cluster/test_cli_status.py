@@ -122,7 +122,7 @@ def test_status_of_a_run_that_goes_on_and_ends(
     assert shown.returncode == 0, shown.stderr
     for part in (
         f"run  (namespace {runs.namespace})",
-        "phase       Running: Members are being evaluated. (Running)",
+        "phase       Running: Members are being evaluated.",
         "generation  1/3   33.3%",
         "fitness     mean 0.",
         "score       base 0.",
@@ -139,7 +139,7 @@ def test_status_of_a_run_that_goes_on_and_ends(
         esft.running("status", "run", "--watch") as watched,
         esft.running("status", "run", "--watch", "-o", "json") as as_json,
     ):
-        watched.wait_line("run: Running (Running), generation 1/3 (33.3%)")
+        watched.wait_line("run: Running, generation 1/3 (33.3%)")
         as_json.wait_line('"summary":"1/3"')
         worker.generation()
         watched.wait_line("generation 2/3 (66.7%)")
@@ -222,6 +222,25 @@ def test_a_cluster_that_goes_away_for_a_while_is_waited_for(
                 {"status": {"phase": "Succeeded"}},
             )
             assert watched.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "wanted"),
+    [
+        (404, "does not know the kind ESFineTune. Fix: install the operator"),
+        (401, "does not know you. Fix: log in again"),
+    ],
+)
+def test_a_cluster_that_knows_no_such_kind_or_person(
+    control_plane: ControlPlane, runs: Runs, tmp_path: Path, status: int, wanted: str
+) -> None:
+    runs.create()
+    with FaultProxy(control_plane, tmp_path) as proxy:
+        proxy.fault = lambda request: Answer(status) if "esfinetune.dev" in request.path else None
+        refused = Esft(proxy.kubeconfig, runs.namespace)("status", "run", "--watch")
+    assert refused.returncode == 70
+    assert wanted in refused.stderr
+    assert refused.stderr.count("\n") == 1
 
 
 def test_errors_are_one_line_and_say_what_to_do(

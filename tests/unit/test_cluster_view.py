@@ -114,7 +114,7 @@ def test_a_page_shows_all_that_there_is() -> None:
     )
     assert text_of(page(found, now=NOW)) == (
         "countdown  (namespace research)\n"
-        "phase       Running: Members are being evaluated. (Running)\n"
+        "phase       Running: Members are being evaluated.\n"
         "generation  12/500   2.4%   about 1:02:05 left\n"
         "fitness     mean 0.4213, best 0.5000, std 0.0312\n"
         "score       base 0.1000 -> 0.2000 (+10.0 points); best 0.2100 at generation 10\n"
@@ -256,7 +256,7 @@ def test_lines_say_what_has_changed() -> None:
     first = Snapshot.of(body(), events=[event()])
     lines = list(changes(None, first))
     assert "\n".join(lines) == (
-        "countdown: Running (Running), generation 12/500 (2.4%), fitness 0.4213 (best 0.5000), "
+        "countdown: Running, generation 12/500 (2.4%), fitness 0.4213 (best 0.5000), "
         "score 0.1000 -> 0.2000 (best 0.2100), 2/3 workers, about 1:02:05 left"
     )
     assert list(changes(first, first)) == []

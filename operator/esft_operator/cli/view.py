@@ -80,7 +80,8 @@ def changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
 def summary_line(snapshot: Snapshot) -> str:
     """A run in one line."""
     status = snapshot.status
-    parts = [f"{snapshot.name}: {snapshot.phase} ({snapshot.reason[0]})"]
+    reason = snapshot.reason[0]
+    parts = [f"{snapshot.name}: {snapshot.phase}" + (f" ({reason})" if reason != snapshot.phase else "")]
     if status.progress is not None:
         parts.append(f"generation {status.progress.summary} ({status.progress.percent:.1f}%)")
     if status.fitness is not None:
@@ -117,9 +118,10 @@ def _parts(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator
 
 
 def _rows(snapshot: Snapshot, now: datetime) -> Iterator[tuple[str, Text]]:
-    status, (_, message) = snapshot.status, snapshot.reason
+    status, (reason, message) = snapshot.status, snapshot.reason
+    why = _one_line(message) if reason == snapshot.phase else _named(snapshot.reason)
     phase = Text(snapshot.phase, style=_STYLES.get(snapshot.phase, ""))
-    yield "phase", phase.append(f": {_named(snapshot.reason)}" if message else "", style="default not bold")
+    yield "phase", phase.append(f": {why}" if message else "", style="default not bold")
     if status.progress is not None:
         progress = status.progress
         left = progress.estimated_remaining_seconds
