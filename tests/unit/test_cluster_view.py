@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from esft.logs import JsonFormatter
 from esft_operator.cli.log_lines import LogLine, merged, readable, short_name, split_lines
 from esft_operator.cli.reader import is_passing
-from esft_operator.cli.screens import JsonScreen, LineScreen
+from esft_operator.cli.screens import JsonScreen, LineScreen, LiveScreen
 from esft_operator.cli.snapshot import RunEvent, Snapshot, WorkerPod
 from esft_operator.cli.view import changes, page, panel, summary_line
 from esft_operator.cluster import ClusterError
@@ -286,6 +286,17 @@ def test_screens_write_once_for_each_change(capsys: pytest.CaptureFixture[str]) 
             screen.show(each)
     written = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [each["status"]["phase"] for each in written] == ["Running", "Suspended"]
+
+
+def test_a_terminal_gets_a_panel_that_is_drawn_anew() -> None:
+    console = Console(file=io.StringIO(), width=100, height=40, force_terminal=True, color_system=None)
+    with LiveScreen(console) as screen:
+        screen.show(Snapshot.of(body()))
+        screen.show(Snapshot.of(ended("Succeeded", "Complete", "GenerationsDone")))
+    assert isinstance(console.file, io.StringIO)
+    written = console.file.getvalue()
+    assert written.index("Running: Members") < written.index("\x1b[2K") < written.rindex("(GenerationsDone)")
+    assert written.endswith("\x1b[?25h")  # the cursor is back
 
 
 def test_json_for_programs() -> None:

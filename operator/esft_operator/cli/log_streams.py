@@ -75,7 +75,7 @@ class LogSource:
         except ForbiddenError as error:
             raise _forbidden(self._namespace, error) from error
         except ClusterError as error:
-            self._say(f"note: {error}")
+            self._say(f"note: the log of {pod} cannot be read: {error}")
 
 
 class Tail(threading.Thread):
