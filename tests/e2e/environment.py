@@ -52,7 +52,7 @@ SMALLER: Final = {
     "checkpoint.everyGenerations": 5,
     "workers.claimSize": 2,
 }
-REFERENCE_SECONDS: Final = 600.0
+REFERENCE_SECONDS: Final = 1200.0
 
 
 class UnusableError(Exception):

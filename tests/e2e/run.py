@@ -16,8 +16,8 @@ from e2e.environment import OPERATOR, OUTPUT, REDIS_POD, SYSTEM, kubectl, model_
 from kube_parts import wait_until
 from operator_parts import Runs
 
-RUN_SECONDS = 400.0
-STEP_SECONDS = 120.0
+RUN_SECONDS = 900.0
+STEP_SECONDS = 300.0
 TINY_CLAIM = "tiny"
 
 
@@ -123,12 +123,11 @@ def operator_at_rest(*, disturbing: bool = False) -> Iterator[None]:
 
 def delete_operator_pod() -> None:
     """Without waiting for its end; returns when there is a new one that works."""
-    log = kubectl("-n", SYSTEM, "logs", OPERATOR, check=False)
-    with (OUTPUT / "operator-before.log").open("a") as file:
-        file.write(log)
     with operator_at_rest(disturbing=True):
+        with (OUTPUT / "operator-before.log").open("a") as file:
+            file.write(kubectl("-n", SYSTEM, "logs", OPERATOR, check=False))
         kubectl("-n", SYSTEM, "delete", "pods", "-l=app.kubernetes.io/component=operator", "--wait=false")
-        kubectl("-n", SYSTEM, "rollout", "status", OPERATOR, "--timeout=120s")
+        kubectl("-n", SYSTEM, "rollout", "status", OPERATOR, "--timeout=300s")
 
 
 def delete_redis_pod() -> None:
@@ -137,7 +136,7 @@ def delete_redis_pod() -> None:
         before = _redis_uid()
         kubectl("-n", SYSTEM, "delete", "pod", REDIS_POD, "--grace-period=0", "--force")
         wait_until(lambda: _redis_uid() not in {"", before}, STEP_SECONDS, "a new Redis pod")
-        kubectl("-n", SYSTEM, "wait", "--for=condition=Ready", f"pod/{REDIS_POD}", "--timeout=120s")
+        kubectl("-n", SYSTEM, "wait", "--for=condition=Ready", f"pod/{REDIS_POD}", "--timeout=300s")
 
 
 def redis(*command: str) -> list[str]:

@@ -3,9 +3,9 @@
 import pytest
 
 from e2e.environment import reference_digest, smaller
-from e2e.run import delete_operator_pod, delete_redis_pod
+from e2e.run import STEP_SECONDS, delete_operator_pod, delete_redis_pod
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_workers_and_operator_deleted(runs, note_digest):
@@ -31,7 +31,7 @@ def test_scaled_up_and_down(runs, note_digest):
     for generation, workers in ((4, 3), (16, 1), (28, 2)):
         runs.wait_generation(generation)
         runs.kubectl("scale", "esft/run", f"--replicas={workers}")
-        runs.wait_job(parallelism=workers)
+        runs.wait_ready_pods(workers)
     note_digest(runs.wait_end()["digest"], reference_digest("smaller"))
 
 
@@ -39,11 +39,11 @@ def test_suspended_and_resumed(runs, note_digest):
     runs.apply(smaller())
     runs.wait_generation(8)
     runs.patch(suspend=True)
-    runs.wait_for(phase="Suspended", seconds=30)
-    runs.wait_pods(0, seconds=60)
+    runs.wait_for(phase="Suspended", seconds=STEP_SECONDS)
+    runs.wait_pods(0, seconds=STEP_SECONDS)
     assert 8 <= runs.generation() < 48
     runs.patch(suspend=False)
-    runs.wait_for(phase="Running", seconds=30)
+    runs.wait_for(phase="Running", seconds=STEP_SECONDS)
     note_digest(runs.wait_end()["digest"], reference_digest("smaller"))
 
 
@@ -53,5 +53,5 @@ def test_generations_raised_while_it_runs_and_after(runs, note_digest):
     runs.patch(evolution__generations=32)
     assert runs.wait_end()["progress"]["generation"] == 32
     runs.patch(evolution__generations=48)
-    runs.wait_for(phase="Running", seconds=90)
+    runs.wait_for(phase="Running", seconds=STEP_SECONDS)
     note_digest(runs.wait_end()["digest"], reference_digest("smaller"))

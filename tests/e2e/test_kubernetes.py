@@ -5,9 +5,9 @@ import json
 import pytest
 
 from e2e.environment import OPERATOR, SYSTEM, kubectl, smaller
-from e2e.run import operator_at_rest, redis
+from e2e.run import STEP_SECONDS, operator_at_rest, redis
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 TOKEN_FILE = "/var/run/secrets/kubernetes.io/serviceaccount/token"  # noqa: S105 - a path
 FIND_TORCH = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is not None)"
@@ -34,8 +34,8 @@ def test_a_deleted_run_leaves_nothing(runs):
     assert _in_redis(uid)
     with operator_at_rest():
         runs.kubectl("delete", "esft", "run", "--timeout=30s")
-    runs.wait_pods(0, seconds=60)
-    runs.kubectl("wait", "--for=delete", "pvc/run-checkpoints", "--timeout=60s")
+    runs.wait_pods(0, seconds=STEP_SECONDS)
+    runs.kubectl("wait", "--for=delete", "pvc/run-checkpoints", "--timeout=300s")
     assert _objects_of(runs, uid) == []
     assert _in_redis(uid) == []
 

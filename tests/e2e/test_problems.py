@@ -3,10 +3,10 @@
 import pytest
 
 from e2e.environment import smaller
-from e2e.run import operator_at_rest
+from e2e.run import STEP_SECONDS, operator_at_rest
 from kube_parts import wait_until
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 GPU = {"resources": {"limits": {"nvidia.com/gpu": 1}}}
 NO_SUCH_IMAGE = {"image": "localhost/esfinetune/nothing:1", "imagePullPolicy": "IfNotPresent"}
@@ -18,7 +18,7 @@ def template(**worker):
 
 def test_a_wrong_model_fails_the_run(runs):
     runs.apply(smaller(model__source="pvc://tiny/elsewhere"))
-    runs.wait_for(phase="Failed", seconds=90)
+    runs.wait_for(phase="Failed", seconds=STEP_SECONDS)
     failed = runs.condition("Failed")
     assert failed["reason"] == "InvalidSpec"
     assert "spec.model.source" in failed["message"]
