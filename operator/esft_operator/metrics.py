@@ -3,6 +3,7 @@
 The series of a run go when its resource goes. The registry is the caller's.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ class OperatorMetrics:
             registry=registry,
         )
         self._divergence = gauge("kl_divergence", "KL divergence from the base model, nats a token.")
+        self._norm = gauge("update_norm", "Euclidean norm of the latest update.")
+        self._drift = gauge("weight_drift", "Distance from the base model, as a part of its own norm.")
         self._workers = gauge(
             "workers", "Worker pods desired and ready; joined: registered in Redis.", "state"
         )
@@ -56,7 +59,8 @@ class OperatorMetrics:
         self._phase = gauge("phase", "1 for the phase the run is in, 0 for the others.", "phase")
         self._totals: dict[tuple[Key, str], int] = {}
         self._by_run: Sequence[Any] = (
-            *(self._generation, self._planned, self._fitness, self._score, self._duration, self._divergence),
+            *(self._generation, self._planned, self._fitness, self._score, self._duration),
+            *(self._divergence, self._norm, self._drift),
             *(self._workers, self._members, self._expired, self._mismatches, self._phase),
         )
         self._reconcile = Histogram(
@@ -104,6 +108,10 @@ class OperatorMetrics:
         """Take over what Redis counts."""
         self._generation.labels(*key).set(state.opening.generation)
         self._workers.labels(*key, "joined").set(state.workers)
+        measures = json.loads(state.measures) if state.measures else {}
+        for name, gauge in (("update_norm", self._norm), ("weight_drift", self._drift)):
+            if name in measures:
+                gauge.labels(*key).set(measures[name])
         for name, series in (("leases_expired", self._expired), ("digest_mismatches", self._mismatches)):
             total, before = state.counters[name], self._totals.get((key, name), 0)
             series.labels(*key).inc(max(0, total - before))

@@ -28,6 +28,7 @@ def test_a_new_run_is_running_with_everything_to_do(queue: RunQueue) -> None:
         reason="",
         message="",
         result=None,
+        measures="",
         opening=opening(),
         done=0,
         outstanding=0,
@@ -294,3 +295,11 @@ def test_arguments_that_cannot_work_are_refused(queue: RunQueue) -> None:
         queue.finish(phase="Running", reason="", message="", ttl_seconds=1)
     with pytest.raises(ValueError, match="ttl_seconds is 0"):
         queue.finish(phase="Failed", reason="", message="", ttl_seconds=0)
+
+
+def test_measures_of_the_newest_generation_stay(queue: RunQueue) -> None:
+    assert queue.state().measures == ""
+    queue.digest("a", generation=2, digest="x", measures='{"update_norm": 2}')
+    queue.digest("b", generation=1, digest="y", measures='{"update_norm": 1}')
+    queue.digest("b", generation=2, digest="x")
+    assert queue.state().measures == '{"update_norm": 2}'

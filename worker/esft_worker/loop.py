@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError
-from esft.generation import Commit, Item, Kind, close, opening, sigma_of
+from esft.generation import Commit, Item, Kind, close, divergence_due, opening, sigma_of
 from esft.queue import Claim, ClaimStatus, ItemResult, Opening, RunQueue
 from esft.records import UpdateRecord
 from esft.spec import ESFineTuneSpec, fingerprint
@@ -68,6 +68,7 @@ class Worker:
         self._opening: Opening | None = None
         self._pending: deque[_Pending] = deque()
         self._reported_at = time.monotonic()
+        self._update_norm = 0.0
 
     def run(self) -> None:
         """Work until the run is over.
@@ -145,9 +146,10 @@ class Worker:
 
     def _apply(self, records: Sequence[UpdateRecord]) -> None:
         with self._metrics.time(Stage.UPDATE):
-            norm = self._replica.apply(records)
-        self._metrics.generation.set(self._replica.generation)
-        logger.info("updated", extra={"generation": self._replica.generation, "update_norm": norm})
+            self._update_norm = self._replica.apply(records)
+        generation = self._replica.generation
+        self._metrics.generation.set(generation)
+        logger.info("updated", extra={"generation": generation, "update_norm": self._update_norm})
 
     def _agree_on_digest(self) -> None:
         """Compare these weights with the others'; make them anew where they differ.
@@ -171,11 +173,23 @@ class Worker:
     def _digest_agrees(self, *, rebuilt: bool) -> bool:
         with self._metrics.time(Stage.UPDATE):
             digest = self._replica.weights.digest()
+            measures = self._measures()
         with self._metrics.time(Stage.QUEUE):
             agreed = self._queue.digest(
-                self._name, generation=self._replica.generation, digest=digest, rebuilt=rebuilt
+                self._name,
+                generation=self._replica.generation,
+                digest=digest,
+                rebuilt=rebuilt,
+                measures=measures,
             )
         return agreed == digest
+
+    def _measures(self) -> str:
+        """What people watch of these weights; the drift takes a pass over them, so it comes with the divergence."""
+        measures = {"update_norm": self._update_norm}
+        if divergence_due(self._spec, self._replica.generation):
+            measures["weight_drift"] = self._replica.weights.drift()
+        return json.dumps(measures)
 
     def _committed_log(self) -> list[UpdateRecord]:
         log: list[UpdateRecord] = []

@@ -144,6 +144,21 @@ class Weights:
                 _pull(each.slot.master, each.base, self._anchor_l2)
         return float(squares**0.5)
 
+    def drift(self) -> float:
+        """Distance of the masters from the base model's weights, as a part of these weights' own Euclidean norm.
+
+        For people: its last digits depend on the device.
+        """
+        away = own = 0.0
+        for each in self._trained:
+            for start in range(0, each.slot.master.numel(), _ANCHOR_BLOCK):
+                base = each.base[start : start + _ANCHOR_BLOCK].to(each.slot.master.device, torch.float32)
+                away += float(
+                    (each.slot.master[start : start + _ANCHOR_BLOCK] - base).square().sum(dtype=torch.float64)
+                )
+                own += float(base.square().sum(dtype=torch.float64))
+        return (away / own) ** 0.5 if own else 0.0
+
     def digest(self) -> str:
         """64-bit checksum of all floating-point parameters, 16 hexadecimal digits, the same on every device.
 

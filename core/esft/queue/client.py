@@ -212,13 +212,17 @@ class RunQueue:
                 return []
             self._redis.xread({log: f"{start}-0"}, count=1, block=min(left, _BLOCK_SLICE_MILLISECONDS))
 
-    def digest(self, worker: str, *, generation: int, digest: str, rebuilt: bool = False) -> str:
+    def digest(
+        self, worker: str, *, generation: int, digest: str, rebuilt: bool = False, measures: str = ""
+    ) -> str:
         """Report a digest for a generation; return the agreed one, and count this one if it differs.
 
         The first digest is agreed on until a worker reports one of weights that it has just `rebuilt` from the base
         model and the log: the first of these counts more, since an error of memory does not survive a rebuild.
+
+        `measures` is any text about these weights, for `state`; that of the newest generation stays.
         """
-        return text(self._run("digest", worker, generation, digest, int(rebuilt))[1])
+        return text(self._run("digest", worker, generation, digest, int(rebuilt), measures)[1])
 
     def finish(
         self, *, phase: str, reason: str, message: str, result: str | None = None, ttl_seconds: int

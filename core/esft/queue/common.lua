@@ -180,7 +180,7 @@ end
 
 local function state()
     return {
-        'ok', field('phase'), field('reason'), field('message'), field('result'), field('opening'),
+        'ok', field('phase'), field('reason'), field('message'), field('result'), field('measures'), field('opening'),
         redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
         field('reported'), field('duplicates'), field('stale'),
         field('leases_expired'), field('backups'), field('digest_mismatches'),

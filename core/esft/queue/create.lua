@@ -6,7 +6,7 @@ redis.call('DEL', unpack(KEYS))
 redis.call('HSET', RUN,
     'fingerprint', ARGV[2], 'phase', 'Running', 'reason', '', 'message', '',
     'reported', 0, 'duplicates', 0, 'stale', 0, 'leases_expired', 0, 'backups', 0, 'digest_mismatches', 0,
-    'measured', 0, 'mean_milliseconds', 0)
+    'measured', 0, 'mean_milliseconds', 0, 'measures', '', 'measures_of', 0)
 local records = tonumber(ARGV[3])
 for index = 1, records do
     redis.call('XADD', LOG, integer(index) .. '-0', 'record', ARGV[3 + index])

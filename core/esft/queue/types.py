@@ -80,6 +80,7 @@ class RunState:
         reason: of the final phase, one word for programs; empty before.
         message: of the final phase, a sentence for people; empty before.
         result: the text given to `finish`, if any.
+        measures: the text that came with the digest of the newest generation; empty before any.
         opening: the open generation.
         done: items of it that are reported.
         outstanding: items of it that are leased.
@@ -93,6 +94,7 @@ class RunState:
     reason: str
     message: str
     result: str | None
+    measures: str
     opening: Opening
     done: int
     outstanding: int
