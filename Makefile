@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_OUTPUT ?= runs/countdown-tiny
 
-.PHONY: help install demo test unit lint format determinism bench clean
+.PHONY: help install demo test unit lint format crd cluster cluster-down e2e determinism bench bench-operator clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 install: $(INSTALLED) ## a virtual environment in .venv with exact versions
 
@@ -21,8 +21,8 @@ $(INSTALLED): pyproject.toml constraints/dev.txt
 demo: $(INSTALLED) ## fine-tune the tiny model with ES: examples/countdown-tiny.yaml, 2 workers
 	$(BIN)/esft run examples/countdown-tiny.yaml --workers 2 --output $(DEMO_OUTPUT)
 
-test: $(INSTALLED) ## unit and integration tests, with real Redis and real torch
-	$(BIN)/pytest
+test: $(INSTALLED) ## all tests: real Redis, real torch, a real API server (Go compiles it once)
+	$(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 unit: $(INSTALLED) ## the tests that take milliseconds
 	$(BIN)/pytest tests/unit
@@ -37,12 +37,26 @@ format: $(INSTALLED) ## apply ruff's formatting and fixes
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+crd: $(INSTALLED) ## the CRD, its page and the install bundle, from the models
+	$(BIN)/python hack/crd.py
+	$(BIN)/python hack/spec_table.py > docs/spec.md
+	$(BIN)/python hack/render_manifests.py
+
+cluster: ## a Kubernetes cluster on this machine; as root with a node (hack/cluster/README.md)
+	hack/cluster/up
+
+cluster-down: ## stop it; runs/cluster keeps what it knew
+	hack/cluster/down
+
 determinism: $(INSTALLED) ## the same digest however many workers there are and die
 	$(BIN)/python hack/determinism.py
 
 bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/noise.py
 	$(BIN)/python bench/run.py
+
+bench-operator: $(INSTALLED) ## the operator with 200 runs at once; rows in runs/bench.json
+	$(BIN)/python bench/operator_load.py
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
