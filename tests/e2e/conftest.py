@@ -56,6 +56,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     try:
         environment.up()
     except UnusableError as error:
+        save_logs(SYSTEM, "system")
         pytest.exit(str(error), returncode=pytest.ExitCode.TESTS_FAILED)
 
 

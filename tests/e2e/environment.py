@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -124,7 +125,7 @@ class Environment:
             )
         self._step("the cluster of the last time is down", self._clean)
         self._references.start()
-        self._step("cluster", lambda: run(HACK / "up"))
+        self._step("cluster", lambda: run(HACK / "up", timeout=1800))
         self._step("base image", self._base_image)
         for target in ("operator", "worker"):
             self._step(f"image of the {target}", lambda target=target: _build(target))
@@ -166,7 +167,16 @@ class Environment:
             folder = OUTPUT / "reference" / name
             folder.parent.mkdir(exist_ok=True)
             options = [f"--set={path}={value}" for path, value in settings.items()]
-            command = ["nice", ROOT / ".venv/bin/esft", "run", EXAMPLE, "--workers=2", f"--output={folder}"]
+            command = [
+                "nice",
+                sys.executable,
+                "-m",
+                "esft.cli",
+                "run",
+                EXAMPLE,
+                f"--output={folder}",
+                "--workers=2",
+            ]
             log_path = folder.with_suffix(".log")
             with log_path.open("wb") as log:
                 self._local = subprocess.Popen([*command, *options], cwd=ROOT, stdout=log, stderr=log)
@@ -218,14 +228,14 @@ def save_logs(namespace: str, label: str) -> Path:
 
 def _program(name: str) -> str:
     if name == "helm":
-        return run(ROOT / "hack" / "helm" / "binary", timeout=1200).stdout.strip()
-    return f"{run(HACK / 'binaries', 'node', timeout=1200).stdout.strip()}/{name}"
+        return run(ROOT / "hack" / "helm" / "binary", timeout=1800).stdout.strip()
+    return f"{run(HACK / 'binaries', 'node', timeout=1800).stdout.strip()}/{name}"
 
 
 def _build(target: str) -> None:
     options = ["--build-arg", f"LEAVE_OUT={' '.join(FOR_GPUS_ALONE)}"] if target == "worker" else []
     tag = f"{IMAGE.format(target)}:{TAG}"
-    run(HACK / "image-build", tag, ROOT, "--target", target, *options, timeout=1200)
+    run(HACK / "image-build", tag, ROOT, "--target", target, *options, timeout=1800)
 
 
 def _build_redis() -> None:
