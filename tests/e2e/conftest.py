@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from kubernetes import client, config
 
+import kube_parts
 from e2e.environment import KUBECONFIG, OUTPUT, SYSTEM, Environment, UnusableError, kubectl, save_logs
 from e2e.run import Run, with_tiny_model
-from kube_parts import wait_until
 
 HERE = Path(__file__).parent
 
@@ -61,10 +61,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if _main_config is None:
-        return
-    rows = _main_config.stash[_rows]
-    if report.when == "call" or report.failed:
+    rows = None if _main_config is None else _main_config.stash.get(_rows, None)
+    if rows is not None and (report.when == "call" or report.failed):
         digest = dict(report.user_properties).get("digest", "-")
         name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
         rows.append((name, report.outcome, report.duration, str(digest)))
@@ -111,6 +109,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def api() -> Iterator[client.ApiClient]:
     """A client with every right."""
+    kube_parts.POLL_SECONDS = 0.5  # real pods take seconds, and every question takes the processor from them
     with config.new_client_from_config(str(KUBECONFIG)) as connected:
         yield connected
 
@@ -122,7 +121,9 @@ def empty(api: client.ApiClient, request: pytest.FixtureRequest) -> Iterator[Run
     core = client.CoreV1Api(api)
     labels = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
     core.create_namespace({"metadata": {"name": name, "labels": labels}})
-    wait_until(lambda: core.list_namespaced_service_account(name).items, 20, f"a ServiceAccount in {name}")
+    kube_parts.wait_until(
+        lambda: core.list_namespaced_service_account(name).items, 20, f"a ServiceAccount in {name}"
+    )
     runs = Run(api, name)
     yield runs
     if request.node.stash.get(_failed, False):
