@@ -9,6 +9,8 @@ import argparse
 import base64
 import contextlib
 import heapq
+import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -26,7 +28,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "hack")]
 from conftest import RedisProcess
 from crd_parts import install_crd
 from kube_parts import find_programs, free_ports, own_control_plane, wait_until
-from kubernetes import client, watch
+from kubernetes import client, config
 from operator_parts import GROUP, PLURAL, RUNNING, VERSION, OperatorProcess, Runs, terminated
 from rows import write
 from simulated_worker import SimulatedWorker
@@ -37,30 +39,47 @@ from esft.queue import connect
 NAMESPACE = "load"
 
 
-class Statuses(threading.Thread):
-    """Watches all resources, as kubectl would, and notes when each generation first showed."""
+class Statuses:
+    """Watches all resources, as kubectl would, in a process of its own: the load's own work must not make it late."""
 
-    def __init__(self, api: client.ApiClient) -> None:
-        super().__init__(daemon=True)
-        self.api = api
-        self.shown: dict[tuple[str, int], float] = {}
-        self.phases: dict[str, str] = {}
+    def __init__(self, kubeconfig: Path, file: Path) -> None:
+        self.file = file
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=watch_all, args=(kubeconfig, file), daemon=True)
+        self.process.start()
 
-    def run(self) -> None:
-        custom = client.CustomObjectsApi(self.api)
+    def lines(self) -> list[tuple[str, str, int, float]]:
+        """Name, phase, generation and time of everything that was seen, in order."""
+        found = []
+        for line in self.file.read_text().splitlines() if self.file.exists() else ():
+            name, phase, generation, moment = line.split()
+            found.append((name, phase, int(generation), float(moment)))
+        return found
+
+    def phases(self) -> dict[str, str]:
+        return {name: phase for name, phase, _, _ in self.lines()}
+
+    def shown(self) -> dict[tuple[str, int], float]:
+        """When each generation of each run first showed."""
+        first: dict[tuple[str, int], float] = {}
         latest: dict[str, int] = defaultdict(int)
-        while True:
-            stream = watch.Watch().stream(
-                custom.list_namespaced_custom_object, GROUP, VERSION, NAMESPACE, PLURAL, timeout_seconds=600
-            )
-            for event in stream:
-                now, body = time.monotonic(), event["object"]
-                name, status = body["metadata"]["name"], body.get("status") or {}
-                self.phases[name] = status.get("phase", "")
-                generation = (status.get("progress") or {}).get("generation", 0)
-                for each in range(latest[name] + 1, generation + 1):
-                    self.shown[name, each] = now
-                latest[name] = max(latest[name], generation)
+        for name, _, generation, moment in self.lines():
+            for each in range(latest[name] + 1, generation + 1):
+                first[name, each] = moment
+            latest[name] = max(latest[name], generation)
+        return first
+
+
+def watch_all(kubeconfig: Path, file: Path) -> None:
+    with config.new_client_from_config(str(kubeconfig)) as api, file.open("w", buffering=1) as out:
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{NAMESPACE}/{PLURAL}?watch=true&timeoutSeconds=900"
+        request = api.param_serialize("GET", path, header_params={}, auth_settings=["BearerToken"])
+        answer = api.call_api(*request)
+        for line in answer.response:
+            now, body = time.time(), json.loads(line)["object"]
+            status = body.get("status") or {}
+            generation = (status.get("progress") or {}).get("generation", 0)
+            out.write(f"{body['metadata']['name']} {status.get('phase', '-')} {generation} {now}\n")
 
 
 class Process:
@@ -98,7 +117,7 @@ def drive(runs: Runs, names: list[str], *, seconds: float) -> dict[tuple[str, in
         goes_on = worker.generation()
         worker.follow()
         if len(worker.log) > done:
-            committed[name, len(worker.log)] = time.monotonic()
+            committed[name, len(worker.log)] = time.time()
         if goes_on:
             heapq.heappush(due, (max(moment + seconds, time.monotonic()), name))
         else:
@@ -142,8 +161,8 @@ def measure(count: int, *, generations: int, seconds: float, folder: Path) -> di
         stack.callback(operator.kill)
         operator.start()
         runs = Runs(api, NAMESPACE)
-        statuses = Statuses(stack.enter_context(plane.client()))
-        statuses.start()
+        statuses = Statuses(plane.kubeconfig, folder / "statuses")
+        stack.callback(statuses.process.kill)
         ended = threading.Event()
         node = threading.Thread(
             target=be_the_node,
@@ -159,20 +178,21 @@ def measure(count: int, *, generations: int, seconds: float, folder: Path) -> di
         for name in names:
             runs.create(name, evolution__generations=generations, workers__maxReplicas=1)
         wait_until(
-            lambda: sum(phase == "Running" for phase in statuses.phases.values()) == count,
+            lambda: sum(phase == "Running" for phase in statuses.phases().values()) == count,
             300,
-            lambda: f"all running, but {statuses.phases}",
+            lambda: f"all running, but {statuses.phases()}",
         )
         starting = time.monotonic() - started
         steady = Process(operator.process.pid)
         committed = drive(runs, names, seconds=seconds)
         wait_until(
-            lambda: all(statuses.phases[name] == "Succeeded" for name in names),
+            lambda: all(phase == "Succeeded" for phase in statuses.phases().values()),
             60,
-            lambda: {name: phase for name, phase in statuses.phases.items() if phase != "Succeeded"},
+            lambda: {name: phase for name, phase in statuses.phases().items() if phase != "Succeeded"},
         )
         cores = steady.cores()
-        lags = sorted(statuses.shown[key] - moment for key, moment in committed.items())
+        shown = statuses.shown()
+        lags = sorted(shown[key] - moment for key, moment in committed.items())
         errors = [line["event"] for line in operator.errors()]
         return {
             "runs": count,

@@ -85,7 +85,9 @@ class FaultProxy:
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # loopback, made a moment ago
         self._session = ClientSession(
-            connector=TCPConnector(ssl=context, limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
+            connector=TCPConnector(ssl=context, limit=0),
+            timeout=ClientTimeout(total=None),
+            auto_decompress=False,
         )
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._handle)

@@ -33,6 +33,10 @@ class Apply:
     manifest: Manifest
     owned_uid: str | None
 
+    def __str__(self) -> str:
+        """For the log."""
+        return f"Apply {self.manifest['kind']} {self.manifest['metadata']['name']}"
+
 
 @dataclass(frozen=True, slots=True)
 class DeleteJob:
@@ -55,6 +59,10 @@ class ReopenRun:
     """Open a finished run again at the generation where it ended."""
 
     opening: Opening
+
+    def __str__(self) -> str:
+        """For the log, without its items."""
+        return f"ReopenRun(generation={self.opening.generation})"
 
 
 @dataclass(frozen=True, slots=True)

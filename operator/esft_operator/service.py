@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]
 
-_CONCURRENCY: Final = 8
+_CONCURRENCY: Final = 16
 _TOO_OLD_FACTOR: Final = 3.0
 _TOO_OLD_SECONDS: Final = 60.0
 

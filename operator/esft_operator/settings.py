@@ -44,7 +44,7 @@ class OperatorSettings:
     health_port: int = 8080
     """Port of /healthz, which fails when reconciling has stopped; 0: none."""
 
-    resync_seconds: float = 60.0
+    resync_seconds: float = 120.0
     """Every resource is reconciled at least this often, whatever happened."""
 
     poll_seconds: float = 1.0

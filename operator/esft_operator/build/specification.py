@@ -5,6 +5,8 @@ so are fields at their default, as in the fingerprint: a new operator that knows
 pods of all runs nor hand older workers a field that they refuse.
 """
 
+import json
+from functools import lru_cache
 from typing import Any, Final
 
 import yaml
@@ -50,7 +52,13 @@ def document(run: Run) -> str:
         "metadata": {"name": run.name},
         "spec": {name: value for name, value in spec.items() if value != {}},
     }
-    return yaml.dump(resource, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
+    return _yaml(json.dumps(resource))
+
+
+@lru_cache(maxsize=1024)
+def _yaml(resource: str) -> str:
+    """The YAML of a JSON text; remembered, since a run is looked at every second and its specification stays."""
+    return yaml.dump(json.loads(resource), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
 
 
 class _Dumper(yaml.SafeDumper):
