@@ -48,6 +48,9 @@ cluster: ## a Kubernetes cluster on this machine; as root with a node (hack/clus
 cluster-down: ## stop it; runs/cluster keeps what it knew
 	hack/cluster/down
 
+e2e: $(INSTALLED) ## as root: real pods in a real cluster, disturbed in every way; 6 to 12 minutes
+	$(BIN)/pytest tests/e2e -v --numprocesses 2 --dist worksteal
+
 determinism: $(INSTALLED) ## the same digest however many workers there are and die
 	$(BIN)/python hack/determinism.py
 

@@ -5,12 +5,14 @@ Pure. Whole pods are not kept: two hundred runs with dozens of pods each would f
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Self
+from datetime import datetime, timedelta
+from typing import Any, Final, Self
 
 from esft.errors import EXIT_DRAINED, EXIT_SPEC
 from esft_operator.names import TEMPLATE_HASH_ANNOTATION, WORKER_CONTAINER
 
+UNSCHEDULABLE: Final = "Unschedulable"
+SCHEDULING_GRACE: Final = timedelta(seconds=10)
 _MAX_MESSAGE = 1024
 
 # Why a container waits, when it will not start by itself: the kubelet's own words.
@@ -113,6 +115,12 @@ class PodView:
     problem: tuple[str, str] | None = None
     exit_code: int | None = None
 
+    def is_stuck(self, now: datetime) -> bool:
+        """Whether it will not start by itself. A pod that was made just now waits for its volume and its node."""
+        if self.ended or self.problem is None:
+            return False
+        return self.problem[0] != UNSCHEDULABLE or now >= self.created_at + SCHEDULING_GRACE
+
     @property
     def refused_spec(self) -> bool:
         """Whether the worker found that the specification cannot work."""
@@ -186,7 +194,7 @@ def _problem(
     """Why the pod does not work, in one word and a sentence."""
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("reason") == "Unschedulable":
-        return "Unschedulable", _cut(scheduled.get("message", ""))
+        return UNSCHEDULABLE, _cut(scheduled.get("message", ""))
     for container in containers:
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, message = waiting.get("reason"), waiting.get("message") or ""

@@ -6,7 +6,7 @@ from typing import Final
 
 from esft.status import ESFineTuneStatus
 from esft_operator.observed import parse_time
-from esft_operator.situation import Situation
+from esft_operator.situation import Progress, Situation
 
 SUCCEEDED: Final = "Succeeded"
 FAILED: Final = "Failed"
@@ -52,14 +52,23 @@ class Clock:
 
 
 def outcome_of(situation: Situation) -> Outcome | None:
-    """How the run has ended; None while it goes on, or is to go on since `generations` was raised."""
-    return (
-        _recorded(situation)
-        or _refused(situation)
-        or _in_redis(situation)
-        or _of_the_job(situation)
-        or _by_deadline(situation)
-    )
+    """How the run has ended; None while it goes on, or is to go on since `generations` was raised.
+
+    What Redis says comes before what the operator concludes by itself: a run may have come to its end in time while
+    no operator was there to see it.
+    """
+    told = _recorded(situation) or _refused(situation) or _in_redis(situation)
+    if told is not None or awaits_redis(situation.progress):
+        return told
+    return _of_the_job(situation) or _by_deadline(situation)
+
+
+def awaits_redis(progress: Progress) -> bool:
+    """Whether Redis has yet to be asked, or the log of a finished run to be read to its end."""
+    if not progress.asked:
+        return progress.problem is None
+    state = progress.state
+    return state is not None and state.finished and progress.ledger.generation < state.opening.generation
 
 
 def deadlines(situation: Situation, clock: Clock) -> list[tuple[datetime, Outcome]]:
@@ -145,7 +154,7 @@ def _refused(situation: Situation) -> Outcome | None:
 
 def _in_redis(situation: Situation) -> Outcome | None:
     state = situation.progress.state
-    if state is None or not state.finished or is_to_continue(situation):
+    if state is None or not state.finished or is_to_continue(situation) or awaits_redis(situation.progress):
         return None
     return Outcome(state.phase, state.reason, state.message)
 

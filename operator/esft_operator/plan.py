@@ -30,8 +30,8 @@ from esft_operator.actions import (
     ReopenRun,
 )
 from esft_operator.names import job_name
-from esft_operator.observed import Child, parse_time
-from esft_operator.outcome import Clock, Outcome, deadlines, is_to_continue, outcome_of
+from esft_operator.observed import SCHEDULING_GRACE, Child, parse_time
+from esft_operator.outcome import Clock, Outcome, awaits_redis, deadlines, is_to_continue, outcome_of
 from esft_operator.resource import Manifest, Run
 from esft_operator.scaling import Load, desired_workers
 from esft_operator.situation import Failure, Progress, Situation
@@ -117,14 +117,15 @@ def _going_on(situation: Situation, run: Run) -> Iterator[Action]:
         run, situation.defaults, parallelism=wanted_workers(situation)
     )  # refuses before anything is made
     if is_to_continue(situation):
-        yield ReopenRun(opening(run.spec, situation.progress.ledger.generation))
+        state, ledger = situation.progress.state, situation.progress.ledger
+        yield ReopenRun(opening(run.spec, ledger.generation if state is None else state.opening.generation))
     config_map = build.config_map(run)
     if observed.config_map is None or observed.config_map.data != config_map["data"] or refresh:
         yield _apply(config_map, None if observed.config_map is None else observed.config_map.child, run)
     claim = build.volume_claim(run)
     if claim is not None and (observed.volume_claim is None or refresh):
         yield _apply(claim, observed.volume_claim, run)
-    if observed.job is None or refresh or _has_lost(situation.progress):
+    if _needs_access(situation, run):
         yield GrantAccess()
     if refresh:
         yield from _extras(situation, run)
@@ -150,8 +151,17 @@ def _with_job(situation: Situation, run: Run, job: Manifest) -> Iterator[Action]
 
 def _has_settled(situation: Situation, finished_at: datetime) -> bool:
     """Whether a finished Job is a riddle: its workers told Redis of the run's end, and the operator heard long ago."""
-    is_over = (situation.now - finished_at).total_seconds() > _SETTLE_SECONDS
-    return is_to_continue(situation) or (is_over and situation.progress.problem is None)
+    progress = situation.progress
+    is_over = (situation.now - finished_at).total_seconds() >= _SETTLE_SECONDS
+    return is_to_continue(situation) or (is_over and progress.problem is None and not awaits_redis(progress))
+
+
+def _needs_access(situation: Situation, run: Run) -> bool:
+    """Whether workers that are about to start may lack their user in the operator's Redis, or its password."""
+    if situation.resource.redis_secret is not None:
+        return False
+    is_without = situation.observed.job is None or _has_lost(situation.progress)
+    return situation.refresh or (is_without and not run.spec.suspend)
 
 
 def _has_lost(progress: Progress) -> bool:
@@ -246,6 +256,7 @@ def _again_at(
     job = situation.observed.job
     if outcome is None:
         times += [due for due, _ in deadlines(situation, clock)]
+        times += [pod.created_at + SCHEDULING_GRACE for pod in situation.observed.pods if pod.problem]
         if job is not None and job.finished_at is not None:
             times.append(job.finished_at + timedelta(seconds=_SETTLE_SECONDS))
     else:

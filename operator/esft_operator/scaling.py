@@ -44,7 +44,6 @@ def desired_workers(spec: ESFineTuneSpec, load: Load, *, current: int) -> int:
     workers = spec.workers
     if workers.autoscaling.target_generation_seconds is not None:
         wanted = _for_target(workers.autoscaling.target_generation_seconds, load, current=current)
-        wanted = workers.min_replicas if wanted is None else wanted
     else:
         wanted = workers.max_replicas if workers.replicas is None else workers.replicas
     useful = min(max(workers.min_replicas, wanted), workers.max_replicas, _most_useful(spec, load))
@@ -58,13 +57,13 @@ def _most_useful(spec: ESFineTuneSpec, load: Load) -> int:
     return math.ceil(items / spec.workers.claim_size)
 
 
-def _for_target(target_seconds: int, load: Load, *, current: int) -> int | None:
-    """Workers that make a generation take about that long; None before there is a measurement."""
+def _for_target(target_seconds: int, load: Load, *, current: int) -> int:
+    """Workers that make a generation take about that long; at least one, since without any nothing is measured."""
     if load.member_seconds is None:
-        return current or None
+        return max(1, current)
     exact = load.member_seconds / target_seconds
     if current == 0:
-        return math.ceil(exact)
+        return max(1, math.ceil(exact))
     on_target = abs(exact / current - 1) <= _TOLERANCE or math.ceil(exact) == current
     if on_target or load.generations_since_change < _GENERATIONS_BETWEEN:
         return current

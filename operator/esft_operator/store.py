@@ -53,6 +53,8 @@ class Store:
             known = self._resources.get(key)
             if known is not None and _same_or_older(body, known):
                 return False
+            if known is not None and known["metadata"]["uid"] != body["metadata"]["uid"]:
+                self._families.pop((key, known["metadata"]["uid"]), None)
             self._resources[key] = _trimmed(body)
             return True
 
@@ -82,7 +84,9 @@ class Store:
         with self._lock:
             family = self._families.setdefault((key, uid), _Family())
             _update(family, body, gone=event == _DELETED)
-            if event == _DELETED and key not in self._resources and not family.pods:
+            known = self._resources.get(key)
+            is_orphan = known is None or known["metadata"]["uid"] != uid
+            if event == _DELETED and is_orphan and not family.pods:
                 self._families.pop((key, uid), None)
         return key
 
@@ -129,9 +133,11 @@ def _key_of(body: Body) -> Key:
 
 
 def _same_or_older(body: Body, known: Body) -> bool:
-    """Whether a resource brings nothing new: our own write comes back by the watch, later than its reply."""
-    new, old = body["metadata"], known["metadata"]
-    return new["uid"] == old["uid"] and int(new["resourceVersion"]) <= int(old["resourceVersion"])
+    """Whether a resource brings nothing new: a watch and the replies to our own writes overtake each other.
+
+    The versions of all resources of a kind are one sequence, so this holds for a successor of the same name, too.
+    """
+    return int(body["metadata"]["resourceVersion"]) <= int(known["metadata"]["resourceVersion"])
 
 
 def _trimmed(body: Body) -> Body:

@@ -30,10 +30,12 @@ from esft_operator.resource import Run
 from esft_operator.situation import Situation
 
 _MAX_MESSAGE: Final = 2048
+_LONG_NUMBER: Final = 1e9  # that size and more is written with an exponent
 _UNDER_WAY: Final = frozenset({"Pending", "Running"})
 
 # Reasons of the condition WorkersReady that only a person can do something about.
 WORKER_PROBLEMS: Final = frozenset({"Unschedulable", "ImagePullFailed", "ContainerFailed", "WorkersFailing"})
+_WORKING: Final = frozenset({"AllReady", "Starting"})  # its reasons when no pod has a problem
 
 
 def status_of(
@@ -66,7 +68,7 @@ def status_of(
         ),
         checkpoint=before.checkpoint
         if situation.run is None
-        else _checkpoint(situation.run, ledger, outcome),
+        else _checkpoint(before, situation.run, ledger, outcome),
         digest=_digest(situation, outcome),
         start_time=before.start_time or (_time(now) if has_started(situation) else None),
         completion_time=completed,
@@ -76,7 +78,7 @@ def status_of(
 
 
 def events_between(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator[Event]:
-    """Events for what has turned; the reasons are documented in docs/operator.md."""
+    """Events for what has turned; the reasons are documented in docs/cluster-run.md."""
     saved = after.checkpoint
     if saved is not None and (before.checkpoint is None or before.checkpoint.generation < saved.generation):
         yield Event("CheckpointSaved", f"Generation {saved.generation} is saved at {saved.uri}.")
@@ -121,8 +123,8 @@ def _worker_events(old: Condition | None, new: Condition) -> Iterator[Event]:
     was_problem = old is not None and old.reason in WORKER_PROBLEMS
     if new.reason in WORKER_PROBLEMS and (old is None or old.reason != new.reason):
         yield Event(new.reason, new.message, warning=True)
-    elif was_problem and new.status == "True":
-        yield Event("WorkersRecovered", new.message)
+    elif was_problem and old is not None and new.reason in _WORKING:
+        yield Event("WorkersRecovered", f"No longer: {old.reason}.")
 
 
 def _health_events(old: Condition | None, new: Condition) -> Iterator[Event]:
@@ -208,7 +210,7 @@ def _on_the_way(situation: Situation) -> tuple[str, str]:
 def _pod_problem(situation: Situation) -> tuple[str, str] | None:
     """Why a pod does not start; else why the latest one failed, if none has been made since that works."""
     pods = [pod for pod in situation.observed.pods if not pod.terminating]
-    stuck = [pod for pod in pods if not pod.ended and pod.problem is not None]
+    stuck = [pod for pod in pods if pod.is_stuck(situation.now)]
     if stuck:
         pod = min(stuck, key=lambda each: each.name)
     else:
@@ -276,9 +278,9 @@ def _progress(situation: Situation, ledger: Ledger, outcome: Outcome | None) -> 
 
 def _fitness(ledger: Ledger) -> Fitness | None:
     fitness = ledger.fitness
-    if fitness is None or not math.isfinite(fitness.mean):
+    if fitness is None or not all(map(math.isfinite, (fitness.mean, fitness.best, fitness.std))):
         return None
-    return Fitness(mean=fitness.mean, best=fitness.best, std=fitness.std, summary=f"{fitness.mean:.4f}")
+    return Fitness(mean=fitness.mean, best=fitness.best, std=fitness.std, summary=_short(fitness.mean))
 
 
 def _evaluation(ledger: Ledger) -> EvaluationStatus | None:
@@ -292,16 +294,25 @@ def _evaluation(ledger: Ledger) -> EvaluationStatus | None:
         best_generation=score.best_generation,
         last_generation=score.last_generation,
         count=score.count,
-        summary=f"{score.last:.4f}",
+        summary=_short(score.last),
     )
 
 
-def _checkpoint(run: Run, ledger: Ledger, outcome: Outcome | None) -> CheckpointStatus | None:
-    """The newest checkpoint: a generation that is closed has its own, whoever wrote it."""
+def _checkpoint(
+    before: ESFineTuneStatus, run: Run, ledger: Ledger, outcome: Outcome | None
+) -> CheckpointStatus | None:
+    """The newest checkpoint: a generation that is closed has its own, whoever wrote it.
+
+    Of generations that the status covers already there is none to be found: that they would have one by now is because
+    `checkpoint.everyGenerations` has changed since.
+    """
     is_done = outcome is not None and outcome.phase == SUCCEEDED
     generation = latest_checkpoint(run.spec, ledger.generation if is_done else max(0, ledger.generation - 1))
-    if generation is None:
-        return None
+    covered = 0 if before.progress is None else before.progress.generation
+    if before.checkpoint is not None:
+        covered = max(covered, before.checkpoint.generation + 1)
+    if generation is None or generation < covered:
+        return before.checkpoint
     return CheckpointStatus(generation=generation, uri=build.checkpoint_uri(run, generation))
 
 
@@ -316,6 +327,11 @@ def _digest(situation: Situation, outcome: Outcome | None) -> str | None:
 
 def _by_type(status: ESFineTuneStatus) -> dict[str, Condition]:
     return {condition.type: condition for condition in status.conditions or ()}
+
+
+def _short(value: float) -> str:
+    """A number for a column."""
+    return f"{value:.4f}" if abs(value) < _LONG_NUMBER else f"{value:.4e}"
 
 
 def _time(moment: datetime) -> str:

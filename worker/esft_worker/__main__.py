@@ -74,8 +74,6 @@ def _work(
     spec = document.load(options.spec).spec
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
-    if options.metrics_port:
-        start_http_server(options.metrics_port, registry=registry)
     place = Place(
         checkpoints=options.checkpoints,
         cache=options.cache or default_cache(),
@@ -86,6 +84,10 @@ def _work(
     with assembled_worker(
         spec, place, name=options.name, queue=queue, metrics=metrics, should_stop=stop.is_set
     ) as worker:
+        if (
+            options.metrics_port
+        ):  # it answers once the worker is ready, which is what a pod's readiness probe asks
+            start_http_server(options.metrics_port, registry=registry)
         logger.info("ready", extra={"device": str(place.device)})
         try:
             worker.run()

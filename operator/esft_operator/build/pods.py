@@ -83,6 +83,7 @@ def _worker(run: Run, defaults: WorkerDefaults) -> Manifest:
         "args": _arguments(run),
         "env": _environment(run),
         "ports": [{"name": METRICS_PORT_NAME, "containerPort": METRICS_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"tcpSocket": {"port": METRICS_PORT_NAME}, "periodSeconds": 5},
         "volumeMounts": _mounts(run),
         "terminationMessagePath": _TERMINATION_LOG,
         "terminationMessagePolicy": "FallbackToLogsOnError",
