@@ -59,7 +59,7 @@ bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/run.py
 
 bench-operator: $(INSTALLED) ## the operator with 200 runs at once; rows in runs/bench.json
-	$(BIN)/python bench/operator_load.py
+	PYTHONPATH=tests:hack $(BIN)/python bench/operator_load.py
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

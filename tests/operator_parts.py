@@ -333,6 +333,11 @@ class OperatorProcess:
     def is_running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
     def signal_kill(self) -> None:
         """Kill it and do not wait, as from another thread."""
         if self.process is not None:

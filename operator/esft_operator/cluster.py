@@ -25,6 +25,7 @@ from esft_operator.resource import Manifest
 
 LOG_SILENCE_SECONDS: Final = 60.0  # after which a connection that says nothing counts as broken
 _REQUEST_SECONDS: Final = 15.0
+_CONNECTIONS: Final = 32  # kept open; more than threads that may ask at once
 _LOG_PIECE_BYTES: Final = 65_536
 _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE: Final = "application/merge-patch+json"
@@ -257,6 +258,7 @@ def connect() -> Cluster:
             status=0,
         ) from error
     configuration.retries = urllib3.Retry(0)
+    configuration.connection_pool_maxsize = _CONNECTIONS
     return Cluster(client.ApiClient(configuration))
 
 
