@@ -31,11 +31,21 @@ from esft_operator.actions import (
 )
 from esft_operator.names import job_name
 from esft_operator.observed import SCHEDULING_GRACE, Child, parse_time
-from esft_operator.outcome import Clock, Outcome, awaits_redis, deadlines, is_to_continue, outcome_of
+from esft_operator.outcome import (
+    FAILED,
+    INVALID_SPEC,
+    Clock,
+    Outcome,
+    awaits_redis,
+    deadlines,
+    is_to_continue,
+    outcome_of,
+)
 from esft_operator.resource import Manifest, Run
 from esft_operator.scaling import Load, desired_workers
 from esft_operator.situation import Failure, Progress, Situation
 from esft_operator.summary import events_between, status_of
+from esft_operator.template import TemplateError
 
 DELETION_SECONDS: Final = 20.0  # after which a resource goes, whether or not Redis could be cleaned
 _LEAVE_SECONDS: Final = 60.0  # how long workers may take to end by themselves when the run is over
@@ -69,10 +79,11 @@ def plan(situation: Situation) -> Plan:
     outcome = outcome_of(situation)
     try:
         actions = tuple(_actions(situation, outcome))
-    except SpecError as error:  # the template, or a kind of storage: to be put right in the resource
-        actions, outcome = (), outcome or _refusal(str(error))
-        if outcome is None:
-            situation = replace(situation, failure=Failure("TemplateRefused", str(error)))
+    except TemplateError as error:  # it can be put right
+        actions = ()
+        situation = replace(situation, failure=Failure("TemplateRefused", str(error)))
+    except SpecError as error:  # it cannot
+        actions, outcome = (), Outcome(FAILED, INVALID_SPEC, str(error))
     desired = 0 if outcome is not None else wanted_workers(situation)
     clock = Clock.of(
         resource.status, active=outcome is None and not _is_suspended(situation), now=situation.now
@@ -111,11 +122,9 @@ def _actions(situation: Situation, outcome: Outcome | None) -> Iterator[Action]:
 
 
 def _going_on(situation: Situation, run: Run) -> Iterator[Action]:
-    """Everything that a run needs which is not over."""
+    """Everything that a run needs which is not over; refused before anything is made."""
     observed, refresh = situation.observed, situation.refresh
-    job = build.job(
-        run, situation.defaults, parallelism=wanted_workers(situation)
-    )  # refuses before anything is made
+    job = build.job(run, situation.defaults, parallelism=wanted_workers(situation))
     if is_to_continue(situation):
         state, ledger = situation.progress.state, situation.progress.ledger
         yield ReopenRun(opening(run.spec, ledger.generation if state is None else state.opening.generation))
@@ -214,22 +223,14 @@ def _deletion(situation: Situation, deleted_at: datetime) -> Plan:
     if (situation.now - deleted_at).total_seconds() >= DELETION_SECONDS:
         message = (
             f"Redis could not be cleaned within {DELETION_SECONDS:.0f} s; keys esft:{{{resource.uid}}}:* may be left "
-            "there. Fix: delete them, or leave them to their time to live."
+            "there. Fix: delete them."
         )
         return Plan((*stop, RemoveFinalizer()), events=(Event("KeysLeftInRedis", message, warning=True),))
     deadline = deleted_at + timedelta(seconds=DELETION_SECONDS)
     if resource.redis_secret is not None and situation.observed.living_pods:
-        return Plan(
-            stop, again_at=deadline
-        )  # in a Redis of the user's own a worker could write until it ends
+        # In a Redis of the user's own a worker can write until it ends.
+        return Plan(stop, again_at=deadline)
     return Plan((*stop, RemoveFromRedis(), RemoveFinalizer()), again_at=deadline)
-
-
-def _refusal(message: str) -> Outcome | None:
-    """What cannot be put right any more fails the run; a template can."""
-    if ".template" in message.split(":", maxsplit=1)[0]:
-        return None
-    return Outcome("Failed", "InvalidSpec", message)
 
 
 def _is_suspended(situation: Situation) -> bool:

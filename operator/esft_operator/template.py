@@ -42,6 +42,10 @@ _NUMBERS: Final = {"containerPort"}  # fields of keys that are no text
 _DEFAULTS: Final = {"protocol": "TCP"}  # of fields of keys
 
 
+class TemplateError(SpecError):
+    """`spec.workers.template` cannot be used as it is. It may change at any time, so the run waits for that."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Keyed:
     """A list whose entries are told apart by some of their fields.
@@ -101,11 +105,11 @@ def merge(base: Manifest, template: Mapping[str, Any]) -> Manifest:
         A new PodTemplateSpec without nulls: the base's entries first, in its order, then those that were added.
 
     Raises:
-        SpecError: the template is malformed or sets what is the operator's; every problem, with field and fix.
+        TemplateError: the template is malformed or sets what is the operator's; every problem, with field and fix.
     """
     problems = [*_directives(_PATH, template), *_malformed(base, template), *_reserved(base, template)]
     if problems:
-        raise SpecError("; ".join(problem.sentence for problem in problems))
+        raise TemplateError("; ".join(problem.sentence for problem in problems))
     return {part: _merged(base[part], template.get(part, {}), lists) for part, lists in _LISTS.items()}
 
 

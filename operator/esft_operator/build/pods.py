@@ -26,7 +26,7 @@ from esft_operator.names import (
 )
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults
-from esft_operator.template import is_within, merge
+from esft_operator.template import TemplateError, is_within, merge
 
 SPEC_FOLDER: Final = "/etc/esft"
 CLAIMS_FOLDER: Final = "/var/run/esft/claims"  # where the worker looks for the claim of a pvc:// model
@@ -191,7 +191,7 @@ def _check_checkpoint_folder(run: Run, template: Manifest) -> None:
     worker = next(each for each in containers if each["name"] == WORKER_CONTAINER)
     theirs = [each["mountPath"] for each in worker["volumeMounts"] if each["mountPath"] not in own]
     if not any(is_within(folder, place) for place in theirs):
-        raise SpecError(
+        raise TemplateError(
             f"spec.checkpoint.storage.uri: no volume that workers share is mounted at {folder}. Fix: add one to "
             "`volumes` and to `volumeMounts` of the container `worker` in spec.workers.template.spec, or use "
             "`volumeClaim`."
