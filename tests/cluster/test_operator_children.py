@@ -1,5 +1,6 @@
 """What the operator makes for a run, and what it leaves alone."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -179,3 +180,15 @@ def test_two_operators_do_no_damage(
     runs.wait_gone()
     for operator in (first, second):
         assert [line for line in operator.errors() if line["level"] in {"error", "text"}] == []
+
+
+def test_kopf_leaves_no_trace(operator: OperatorProcess, runs: Runs, node: Node) -> None:
+    runs.create()
+    runs.wait_for(phase="Running")
+    found = runs.get()["metadata"]
+    assert found["finalizers"] == ["esfinetune.dev/finalizer"]
+    assert "annotations" not in found
+    for child in (*runs.pods(), runs.job()):
+        written = json.dumps(runs.api.sanitize_for_serialization(child.metadata))
+        assert "kopf" not in written
+        assert "esfinetune.dev/finalizer" not in written
