@@ -2,7 +2,7 @@
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from operator_parts import CREDENTIALS_KEY, Node, OperatorProcess, Runs, scrape
 from simulated_worker import SimulatedWorker
 
 Workers = Callable[..., SimulatedWorker]
-PASSWORD = "a-password-for-tests"
+PASSWORD = "a-password-for-tests"  # noqa: S105
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ class Watched:
 
 
 @pytest.fixture
-def watched(make_operator: Callable[..., OperatorProcess]) -> Iterator[Watched]:
+def watched(make_operator: Callable[..., OperatorProcess]) -> Watched:
     """An operator that looks at Redis every two seconds only."""
     metrics, health = free_ports(2)
     operator = make_operator(
         ESFT_METRICS_PORT=str(metrics), ESFT_HEALTH_PORT=str(health), ESFT_POLL_SECONDS="2"
     )
-    yield Watched(operator, metrics, health)
+    return Watched(operator, metrics, health)
 
 
 def test_every_generation_is_counted_though_many_close_between_two_looks(
