@@ -42,6 +42,7 @@ def test_kubectl_scale(operator: OperatorProcess, runs: Runs, node: Node) -> Non
         "esfinetune.dev", "v1alpha1", runs.namespace, "esfinetunes", "run"
     )
     assert scale["status"]["replicas"] == 1
+    runs.wait_pods(1)  # those that are not wanted any more take a moment to go
     selected = runs.core.list_namespaced_pod(runs.namespace, label_selector=scale["status"]["selector"])
     assert len(selected.items) == 1
     wait_until(lambda: "Scaled" in runs.events(), 5, runs.events)
