@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## fine-tune the tiny model with ES: examples/countdown-tiny.
 	$(BIN)/esft run examples/countdown-tiny.yaml --workers 2 --output $(DEMO_OUTPUT)
 
 test: $(INSTALLED) ## all tests: real Redis, real torch, a real API server (Go compiles it once)
-	$(BIN)/pytest --numprocesses 2 --dist loadgroup --durations 12
+	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 12
 
 unit: $(INSTALLED) ## the tests that take milliseconds
 	$(BIN)/pytest tests/unit

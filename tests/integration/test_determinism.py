@@ -11,7 +11,7 @@ import yaml
 from determinism import Run, Scenario, interrupting, killing
 from random_models import save_random_model
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600), pytest.mark.xdist_group("determinism")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REFERENCE = Scenario("1 worker", workers=1)
 SCENARIOS = [

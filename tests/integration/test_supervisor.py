@@ -25,7 +25,7 @@ from esft.local.redis_server import EmbeddedRedis
 from esft.queue import RunQueue, connect
 from esft.records import UpdateRecord
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("supervisor")]
+pytestmark = pytest.mark.integration
 
 WORKER = textwrap.dedent('''
     """Stand-in for the worker; what it is to do wrong stands in FAKE_* variables."""

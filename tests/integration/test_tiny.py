@@ -18,7 +18,7 @@ from esft_worker.tasks.countdown import Countdown
 from esft_worker.tasks.countdown_instances import generate
 from esft_worker.tiny_puzzles import ANSWER_TOKENS, IGNORED, VOCABULARY, Puzzles, make_tokenizer, solutions
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tiny")]
+pytestmark = pytest.mark.integration
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "countdown-tiny.yaml"
 QUICK = dataclasses.replace(
