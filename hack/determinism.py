@@ -110,16 +110,16 @@ class Run:
 
 
 def killing(*, seed: int) -> Disturbance:
-    """SIGKILL a random worker every few seconds, once there is work in progress."""
+    """SIGKILL a random worker every few seconds, when there was an update since: a slow machine must get on, too."""
     dice = random.Random(seed)
-    last = time.monotonic()
+    last, reached = time.monotonic(), 0
 
     def disturb(run: Run) -> None:
-        nonlocal last
-        pids = run.worker_pids()
-        if not pids or run.generation() == 0 or time.monotonic() - last < KILL_EVERY_SECONDS:
+        nonlocal last, reached
+        pids, generation = run.worker_pids(), run.generation()
+        if not pids or generation <= reached or time.monotonic() - last < KILL_EVERY_SECONDS:
             return
-        last = time.monotonic()
+        last, reached = time.monotonic(), generation
         subprocess.run(["kill", "-KILL", str(dice.choice(pids))], check=False)
         run.kills += 1
 
