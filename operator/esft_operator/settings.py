@@ -1,11 +1,16 @@
 """What a platform team sets for the operator: a typed record, read from the environment once, at the process's edge."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 import esft
 from esft.errors import SpecError
+
+_MAX_PORT: Final = 65_535
+_MAX_SECONDS: Final = 86_400
+_LEAST_SECONDS: Final = 0.05  # with 0 the operator would do nothing but ask
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,11 @@ class OperatorSettings:
         worker = WorkerDefaults(
             image=environment.get("ESFT_WORKER_IMAGE") or WorkerDefaults.image,
             image_pull_policy=environment.get("ESFT_WORKER_IMAGE_PULL_POLICY") or None,
-            termination_grace_seconds=int(
-                _number(environment, "ESFT_WORKER_GRACE_SECONDS", WorkerDefaults.termination_grace_seconds)
+            termination_grace_seconds=_whole(
+                environment,
+                "ESFT_WORKER_GRACE_SECONDS",
+                WorkerDefaults.termination_grace_seconds,
+                most=_MAX_SECONDS,
             ),
         )
         return cls(
@@ -71,10 +79,12 @@ class OperatorSettings:
                 filter(None, environment.get("ESFT_NAMESPACES", "").replace(" ", "").split(","))
             ),
             workers=worker,
-            metrics_port=int(_number(environment, "ESFT_METRICS_PORT", cls.metrics_port)),
-            health_port=int(_number(environment, "ESFT_HEALTH_PORT", cls.health_port)),
-            resync_seconds=_number(environment, "ESFT_RESYNC_SECONDS", cls.resync_seconds),
-            poll_seconds=_number(environment, "ESFT_POLL_SECONDS", cls.poll_seconds),
+            metrics_port=_whole(environment, "ESFT_METRICS_PORT", cls.metrics_port, most=_MAX_PORT),
+            health_port=_whole(environment, "ESFT_HEALTH_PORT", cls.health_port, most=_MAX_PORT),
+            resync_seconds=_number(
+                environment, "ESFT_RESYNC_SECONDS", cls.resync_seconds, least=_LEAST_SECONDS
+            ),
+            poll_seconds=_number(environment, "ESFT_POLL_SECONDS", cls.poll_seconds, least=_LEAST_SECONDS),
         )
 
 
@@ -85,16 +95,23 @@ def _required(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+def _number(environment: Mapping[str, str], name: str, default: float, *, least: float) -> float:
     text = environment.get(name) or str(default)
     try:
         number = float(text)
-    except ValueError as error:
+    except ValueError:
+        number = math.nan
+    if not least <= number <= _MAX_SECONDS:  # NaN fails too
         raise SpecError(
-            f"{name}: must be a number, got {text!r}. Fix: correct it in the Deployment."
-        ) from error
-    if not 0 <= number < 10**9:  # NaN fails too
-        raise SpecError(
-            f"{name}: must be a number from 0 on, got {text!r}. Fix: correct it in the Deployment."
+            f"{name}: must be a number from {least} to {_MAX_SECONDS}, got {text!r}. Fix: correct it in the Deployment."
         )
     return number
+
+
+def _whole(environment: Mapping[str, str], name: str, default: int, *, most: int) -> int:
+    text = environment.get(name) or str(default)
+    if not (text.isascii() and text.isdigit()) or int(text) > most:
+        raise SpecError(
+            f"{name}: must be a whole number from 0 to {most}, got {text!r}. Fix: correct it in the Deployment."
+        )
+    return int(text)

@@ -44,6 +44,12 @@ def test_everything_set() -> None:
         ({"ESFT_METRICS_PORT": "many"}, "ESFT_METRICS_PORT"),
         ({"ESFT_RESYNC_SECONDS": "-1"}, "ESFT_RESYNC_SECONDS"),
         ({"ESFT_POLL_SECONDS": "nan"}, "ESFT_POLL_SECONDS"),
+        ({"ESFT_POLL_SECONDS": "0"}, "ESFT_POLL_SECONDS"),
+        ({"ESFT_RESYNC_SECONDS": "inf"}, "ESFT_RESYNC_SECONDS"),
+        ({"ESFT_HEALTH_PORT": "8080.5"}, "ESFT_HEALTH_PORT"),
+        ({"ESFT_HEALTH_PORT": "70000"}, "ESFT_HEALTH_PORT"),
+        ({"ESFT_METRICS_PORT": "-1"}, "ESFT_METRICS_PORT"),
+        ({"ESFT_WORKER_GRACE_SECONDS": "1m"}, "ESFT_WORKER_GRACE_SECONDS"),
     ],
 )
 def test_what_is_wrong_is_named(changes: dict[str, str], name: str) -> None:
