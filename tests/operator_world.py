@@ -298,6 +298,9 @@ class World:
             self.actions.append(action)
             needs_redis = isinstance(action, GrantAccess | FinishRun | ReopenRun | RemoveFromRedis)
             if needs_redis and self.redis.is_away:
+                if isinstance(action, RemoveFromRedis) and action.otherwise is not None:
+                    self.events.append(action.otherwise)
+                    continue
                 return Failure("RedisUnavailable", "Redis is away")
             self._do(action)
         return None

@@ -37,5 +37,16 @@ class RunNotFoundError(EsftError):
     """Redis holds no run of that uid: it was never created, or Redis lost its data."""
 
 
+class UnreadableRunError(EsftError):
+    """What Redis holds of a run is not what this project writes: someone else wrote to its keys."""
+
+    def __init__(self, run: str, cause: Exception) -> None:
+        """Word it for the run's uid and for what went wrong in reading."""
+        super().__init__(
+            f"what Redis holds of run {run} cannot be read, since someone else has written to its keys: {cause!r}. "
+            "Fix: delete the run and create it anew."
+        )
+
+
 class ReplicaDivergedError(EsftError):
     """A replica's weights differ from the others' again after it was rebuilt from the log."""

@@ -7,6 +7,15 @@ from esft_operator.resource import Manifest
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A Kubernetes Event about the resource; reasons are those of docs/cluster-run.md."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class AddFinalizer:
     """Hold the resource until its traces outside of Kubernetes are gone."""
 
@@ -23,7 +32,12 @@ class GrantAccess:
 
 @dataclass(frozen=True, slots=True)
 class RemoveFromRedis:
-    """Remove the run's user, then its keys: in this order, so that no worker brings a key back."""
+    """Remove the run's user, then its keys: in this order, so that no worker brings a key back.
+
+    With `otherwise` it is the last try: if it fails, that is posted, and the rest goes on.
+    """
+
+    otherwise: Event | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +95,3 @@ Action = (
     | ReopenRun
     | DeleteResource
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A Kubernetes Event about the resource; reasons are those of docs/cluster-run.md."""
-
-    reason: str
-    message: str
-    warning: bool = False

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from esft.errors import QueueUnavailableError, RunNotFoundError
+from esft.errors import QueueUnavailableError, RunNotFoundError, UnreadableRunError
 from esft.queue import (
     Observation,
     Opening,
@@ -27,6 +27,7 @@ from esft_operator.outcome import FAILED
 _PATIENCE_SECONDS: Final = 1.0
 _FINISHED_KEYS_SECONDS: Final = 7 * 24 * 3600
 
+Seen = Observation | UnreadableRunError | None
 _Result = TypeVar("_Result")
 
 
@@ -46,7 +47,7 @@ class Endpoint:
         self._client: redis.Redis | None = None
         self._lock = threading.Lock()
 
-    def observe(self, cursors: Mapping[str, int]) -> dict[str, Observation | None]:
+    def observe(self, cursors: Mapping[str, int]) -> dict[str, Seen]:
         """State and new log entries of runs, by uid; None for a run that Redis does not hold."""
         return self._with(lambda client: observe(client, cursors))
 

@@ -186,10 +186,7 @@ class Gatherer:
         if is_recorded_end(resource.status) or resource.deleted_at is not None or not resource.is_ours:
             self._follower.forget(key)
             return Progress(ledger=start)
-        followed = self._follower.progress(key, resource.uid)
-        if followed is None:
-            self._follower.follow(key, resource.uid, memory.endpoint, start=start)
-        return followed or Progress(ledger=start)
+        return self._follower.follow(key, resource.uid, memory.endpoint, start=start)
 
     def _endpoint(self, resource: Resource) -> tuple[Endpoint | None, str | None]:
         """The run's Redis, or why it cannot be reached."""

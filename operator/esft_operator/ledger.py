@@ -6,6 +6,7 @@ need neither the whole log nor a store of the operator's own.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
@@ -14,6 +15,8 @@ from esft.queue import Entry, RunState
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord
 from esft.status import ESFineTuneStatus
 
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _WINDOW: Final = 8  # generations that averages remember
 
 
@@ -124,6 +127,22 @@ class Ledger:
             return self
         measured = Evaluation.from_dict(evaluation)
         return replace(self, score=_scored(self.score, measured, result["generation"]))
+
+
+def check(state: RunState) -> None:
+    """See that a run's end is as workers write it, before it gets into a status.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is not; a run's user may write to the run's keys.
+    """
+    if not state.finished:
+        return
+    if not _WORD.fullmatch(state.reason):
+        raise ValueError(f"the reason of its end is {state.reason!r}, which is no word")
+    Ledger().ended(state)
+    digest = final_digest(state)
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ValueError(f"its digest is {digest!r}")
 
 
 def final_digest(state: RunState) -> str | None:

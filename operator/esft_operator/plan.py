@@ -221,16 +221,20 @@ def _deletion(situation: Situation, deleted_at: datetime) -> Plan:
         return Plan()
     stop = tuple(_without_job(situation))
     if (situation.now - deleted_at).total_seconds() >= DELETION_SECONDS:
-        message = (
-            f"Redis could not be cleaned within {DELETION_SECONDS:.0f} s; keys esft:{{{resource.uid}}}:* may be left "
-            "there. Fix: delete them."
-        )
-        return Plan((*stop, RemoveFinalizer()), events=(Event("KeysLeftInRedis", message, warning=True),))
+        return Plan((*stop, RemoveFromRedis(otherwise=_keys_left(resource.uid)), RemoveFinalizer()))
     deadline = deleted_at + timedelta(seconds=DELETION_SECONDS)
     if resource.redis_secret is not None and situation.observed.living_pods:
         # In a Redis of the user's own a worker can write until it ends.
         return Plan(stop, again_at=deadline)
     return Plan((*stop, RemoveFromRedis(), RemoveFinalizer()), again_at=deadline)
+
+
+def _keys_left(uid: str) -> Event:
+    message = (
+        f"Redis could not be cleaned within {DELETION_SECONDS:.0f} s of deletion; keys esft:{{{uid}}}:* may be left "
+        "there. Fix: delete them."
+    )
+    return Event("KeysLeftInRedis", message, warning=True)
 
 
 def _is_suspended(situation: Situation) -> bool:
@@ -244,10 +248,10 @@ def _apply(manifest: Manifest, seen: Child | None, run: Run) -> Apply:
 
 def _expiry(situation: Situation, status: ESFineTuneStatus) -> datetime | None:
     """When a finished run's resource is to go."""
-    run = situation.run
-    if run is None or run.spec.ttl_seconds_after_finished is None or status.completion_time is None:
+    seconds = situation.resource.ttl_seconds
+    if seconds is None or status.completion_time is None:
         return None
-    return parse_time(status.completion_time) + timedelta(seconds=run.spec.ttl_seconds_after_finished)
+    return parse_time(status.completion_time) + timedelta(seconds=seconds)
 
 
 def _again_at(

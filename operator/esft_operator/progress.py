@@ -9,15 +9,16 @@ often a status is written).
 
 import asyncio
 import logging
+import struct
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from esft.errors import EsftError
+from esft.errors import EsftError, UnreadableRunError
 from esft.queue import Observation
-from esft_operator.endpoint import Endpoint
-from esft_operator.ledger import Ledger
+from esft_operator.endpoint import Endpoint, Seen
+from esft_operator.ledger import Ledger, check
 from esft_operator.metrics import OperatorMetrics
 from esft_operator.situation import Progress
 
@@ -55,12 +56,18 @@ class Follower:
         self._lock = threading.Lock()
         self._runs: dict[Key, _Followed] = {}
 
-    def follow(self, key: Key, uid: str, endpoint: Endpoint, *, start: Ledger) -> None:
-        """Follow a run from where `start` ends; nothing changes for one that is followed already."""
+    def follow(self, key: Key, uid: str, endpoint: Endpoint, *, start: Ledger) -> Progress:
+        """Follow a run from where `start` ends; one that is followed already goes on, in this Redis from now on.
+
+        Returns:
+            What is known of it.
+        """
         with self._lock:
             followed = self._runs.get(key)
             if followed is None or followed.uid != uid:
-                self._runs[key] = _Followed(uid, endpoint, Progress(ledger=start))
+                followed = self._runs[key] = _Followed(uid, endpoint, Progress(ledger=start))
+            followed.endpoint = endpoint
+            return followed.progress
 
     def forget(self, key: Key) -> None:
         """Follow it no more."""
@@ -113,7 +120,7 @@ class Follower:
         with self._lock:
             return list({id(each.endpoint): each.endpoint for each in self._runs.values()}.values())
 
-    def _take(self, endpoint: Endpoint, seen: dict[str, Observation | None]) -> bool:
+    def _take(self, endpoint: Endpoint, seen: dict[str, Seen]) -> bool:
         """Fold what was seen; whether a log has more."""
         more = False
         with self._lock:
@@ -121,21 +128,34 @@ class Follower:
         for key, each in followed:
             if each.uid not in seen:
                 continue
-            observation = seen[each.uid]
             with self._lock:
                 before = each.progress
-                each.progress = self._folded(key, before, observation)
-            more |= observation is not None and (
-                each.progress.ledger.generation < observation.state.opening.generation
+                each.progress = after = self._after(key, each.uid, before, seen[each.uid])
+            state = after.state
+            more |= (
+                after.problem is None
+                and state is not None
+                and after.ledger.generation < state.opening.generation
             )
-            if _is_news(before, each.progress):
+            if _is_news(before, after):
                 self._notify(key)
         return more
 
-    def _folded(self, key: Key, before: Progress, observation: Observation | None) -> Progress:
-        if observation is None:
-            return replace(before, problem=None, asked=True, state=None)
+    def _after(self, key: Key, uid: str, before: Progress, seen: Seen) -> Progress:
+        """Progress with what was seen; a run that cannot be read says so, and is no matter of the others."""
+        match seen:
+            case None:
+                return replace(before, problem=None, asked=True, state=None)
+            case UnreadableRunError():
+                return replace(before, problem=str(seen), asked=True)
+        try:
+            return self._folded(key, before, seen)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+            return replace(before, problem=str(UnreadableRunError(uid, error)), asked=True)
+
+    def _folded(self, key: Key, before: Progress, observation: Observation) -> Progress:
         state, ledger = observation.state, before.ledger
+        check(state)
         if state.opening.generation < ledger.generation:
             logger.warning(
                 "Redis lost updates of a run",
@@ -147,8 +167,8 @@ class Follower:
             ledger = replace(ledger, generation=state.opening.generation)
         else:
             ledger = ledger.followed_by(observation.entries)
-            self._metrics.closed(key, observation.entries)
         self._metrics.seen(key, state)
+        self._metrics.closed(key, observation.entries)
         return Progress(problem=None, asked=True, state=state, ledger=ledger)
 
     def _away(self, endpoint: Endpoint, problem: str) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 from esft.errors import EsftError, QueueUnavailableError
 from esft_operator.actions import RemoveFinalizer
 from esft_operator.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
-from esft_operator.execute import Executor, ForeignChildError
+from esft_operator.execute import Executor, ForeignChildError, WorkersLeavingError
 from esft_operator.gather import Gathered, Gatherer
 from esft_operator.metrics import OperatorMetrics
 from esft_operator.plan import Plan, plan
@@ -101,7 +101,7 @@ class Reconciler:
             return decided, None
         self._gatherer.doubt(key)
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        if not _is_passing(error) or failures >= _PASSING_TRIES:
+        if _is_worth_telling(error, failures):
             decided = plan(replace(situation, failure=_failure_of(error)))
         return decided, error
 
@@ -144,11 +144,12 @@ class Reconciler:
         return max(_NOW_SECONDS, (decided.again_at - self._clock()).total_seconds())
 
 
-def _is_passing(error: EsftError) -> bool:
-    """Whether it will likely be over before anyone could do something about it."""
-    if isinstance(error, QueueUnavailableError):
-        return False  # the condition is for that
-    return isinstance(error, ClusterError) and not isinstance(error, InvalidError | ForbiddenError)
+def _is_worth_telling(error: EsftError, failures: int) -> bool:
+    """Whether people should hear of it: not of what will likely be over before anyone could do something about it."""
+    if isinstance(error, WorkersLeavingError):
+        return False
+    is_passing = isinstance(error, ClusterError) and not isinstance(error, InvalidError | ForbiddenError)
+    return not is_passing or failures >= _PASSING_TRIES
 
 
 def _failure_of(error: EsftError) -> Failure:

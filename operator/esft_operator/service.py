@@ -94,8 +94,10 @@ class Service:
         """Reconcile one run, and see that it comes again at the latest with the next resync."""
         self._metrics.queued.set(self._queue.length)
         loop = asyncio.get_running_loop()
-        again = await loop.run_in_executor(self._threads, self._reconciler.reconcile, key)
-        self._done_at = loop.time()
+        try:
+            again = await loop.run_in_executor(self._threads, self._reconciler.reconcile, key)
+        finally:
+            self._done_at = loop.time()  # a failure is no standstill: a restart would not mend it
         if self._store.resource(key) is None:
             return None
         resync = self._settings.resync_seconds * random.uniform(0.9, 1.0)

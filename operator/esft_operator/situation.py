@@ -24,6 +24,7 @@ class Resource:
         generation: of the specification (metadata.generation).
         deleted_at: when it was asked to go; None while it is to stay.
         is_ours: whether `spec.managedBy` leaves it to this operator.
+        ttl_seconds: `spec.ttlSecondsAfterFinished`, which counts for a specification that cannot be used, too.
         redis_secret: name and key of the Secret with a Redis URL of the user's own; None for the operator's Redis.
     """
 
@@ -36,6 +37,7 @@ class Resource:
     deleted_at: datetime | None
     has_finalizer: bool
     is_ours: bool
+    ttl_seconds: int | None
     redis_secret: tuple[str, str] | None
     status: ESFineTuneStatus
 
@@ -60,6 +62,7 @@ class Resource:
             deleted_at=None if deleted is None else parse_time(deleted),
             has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
             is_ours=spec.get("managedBy") in {None, MANAGER},
+            ttl_seconds=spec.get("ttlSecondsAfterFinished"),
             redis_secret=None if secret is None else (secret["name"], secret.get("key", "url")),
             status=_status(body.get("status") or {}),
         )

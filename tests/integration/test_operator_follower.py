@@ -120,18 +120,19 @@ def test_a_redis_that_is_away_and_comes_back(start_redis: Callable[..., RedisPro
     assert watching.progress().problem is None
 
 
-@pytest.mark.parametrize("broken", ["record", "opening"])
-@pytest.mark.xfail(
-    strict=True,
-    raises=Exception,
-    reason="what one run holds in Redis, to which its user may write, blinds all",
-)
+@pytest.mark.parametrize("broken", ["record", "opening", "type", "end", "measures"])
 def test_one_broken_run_hides_no_other(watching: Watching, redis_client: redis.Redis, broken: str) -> None:
     made(redis_client, "broken", 1)
     made(redis_client, UID, 2)
     keys = dict(zip(("run", "log"), run_keys("broken")[:2], strict=True))
     if broken == "opening":
         redis_client.hset(keys["run"], "opening", "no JSON")
+    elif broken == "type":
+        redis_client.set(keys["log"], "no stream")
+    elif broken == "measures":
+        redis_client.hset(keys["run"], "measures", '{"update_norm": "much"}')
+    elif broken == "end":
+        redis_client.hset(keys["run"], mapping={"phase": "Failed", "reason": "not a word"})
     else:
         redis_client.delete(keys["log"])
         redis_client.xadd(keys["log"], {"record": "no JSON"}, id="1-0")
@@ -142,10 +143,6 @@ def test_one_broken_run_hides_no_other(watching: Watching, redis_client: redis.R
     assert watching.progress(OTHER, "broken").problem is not None
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="attempts that fail, as of one run with a ChildConflict, count as none: the pod is restarted",
-)
 def test_an_operator_that_tries_is_alive_though_nothing_goes_through(redis_url: str) -> None:
     nowhere = client.Configuration(host="http://127.0.0.1:1")
     nowhere.retries = False
@@ -166,3 +163,19 @@ def test_an_operator_that_tries_is_alive_though_nothing_goes_through(redis_url: 
         assert problem is None
 
     asyncio.run(run())
+
+
+def test_a_run_whose_redis_moved_goes_on_in_the_new_one(
+    watching: Watching, redis_client: redis.Redis, start_redis: Callable[..., RedisProcess]
+) -> None:
+    made(redis_client, UID, 2)
+    watching.follow(KEY, UID)
+    watching.look()
+    server = start_redis()
+    with redis.Redis(unix_socket_path=str(server.socket)) as other:
+        made(other, UID, 5)
+    watching.endpoint = Endpoint(server.url, credentials_key=None)
+    watching.follow(KEY, UID)
+    watching.look()
+    assert watching.progress().ledger.generation == 5
+    assert watching.members() == 5 * 4  # each generation once

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from esft.errors import QueueUnavailableError
+from esft.errors import QueueUnavailableError, UnreadableRunError
 from esft.queue import Entry, Observation, RunQueue, connect, observe
 from queue_parts import Worker, opening
 
@@ -99,7 +99,10 @@ def test_a_reply_that_passes_is_said_as_such(start_redis: Callable[..., Any]) ->
     server.stop()
 
 
-def test_an_error_that_stays_is_raised_as_it_is(redis_client: redis.Redis) -> None:
+def test_a_run_that_cannot_be_read_hides_no_other(redis_client: redis.Redis) -> None:
     redis_client.set("esft:{run-0}:run", "no hash")
-    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        observe(redis_client, {"run-0": 0})
+    RunQueue(redis_client, "run-1").create(fingerprint="f", log=[], opening=opening())
+    seen = observe(redis_client, {"run-0": 0, "run-1": 0})
+    assert isinstance(seen["run-0"], UnreadableRunError)
+    assert "WRONGTYPE" in str(seen["run-0"])
+    assert isinstance(seen["run-1"], Observation)

@@ -8,11 +8,13 @@ who looks at all runs every few seconds will look again.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
+from esft.errors import UnreadableRunError
 from esft.queue import replies
 from esft.queue.connection import raise_clearly
 from esft.queue.scripts import run_keys, source
@@ -23,7 +25,7 @@ _RUNS_A_PIPELINE = 100
 
 def observe(
     client: redis.Redis, runs: Mapping[str, int], *, count: int = 64
-) -> dict[str, Observation | None]:
+) -> dict[str, Observation | UnreadableRunError | None]:
     """Read the state of many runs, and what their logs have gained.
 
     Args:
@@ -34,17 +36,18 @@ def observe(
             has a generation below that number.
 
     Returns:
-        What was seen of each run; None where Redis holds none.
+        What was seen of each run; None where Redis holds none; an error, as a value, for a run whose keys cannot be
+        read, since whoever may write to one run must not hide the others.
 
     Raises:
         QueueUnavailableError: Redis is away, at once; or it refuses the password.
         QueueAccessError: the client's user may not read one of the runs.
     """
-    observed: dict[str, Observation | None] = {}
+    observed: dict[str, Observation | UnreadableRunError | None] = {}
     uids = list(runs)
     for first in range(0, len(uids), _RUNS_A_PIPELINE):
         chunk = {uid: (runs[uid], count) for uid in uids[first : first + _RUNS_A_PIPELINE]}
-        observed |= {uid: _observation(reply) for uid, reply in _replies(client, chunk).items()}
+        observed |= {uid: _read(uid, reply) for uid, reply in _replies(client, chunk).items()}
     return observed
 
 
@@ -70,10 +73,20 @@ def _replies(client: redis.Redis, runs: Mapping[str, tuple[int, int]]) -> dict[s
         replied |= zip(missing, answers, strict=True)
         for answer in answers:
             if isinstance(answer, RedisError) and not isinstance(answer, NoScriptError):
-                raise_clearly(client, answer)
+                with suppress(ResponseError):  # about the keys of this run alone
+                    raise_clearly(client, answer)
         missing = [uid for uid in missing if isinstance(replied[uid], NoScriptError)]
         lost = True
     return replied
+
+
+def _read(uid: str, reply: Any) -> Observation | UnreadableRunError | None:
+    if isinstance(reply, RedisError):
+        return UnreadableRunError(uid, reply)
+    try:
+        return _observation(reply)
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        return UnreadableRunError(uid, error)
 
 
 def _observation(reply: list[Any]) -> Observation | None:
