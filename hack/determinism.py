@@ -109,15 +109,23 @@ class Run:
             return []
 
 
-def killing(*, seed: int) -> Disturbance:
-    """SIGKILL a random worker every few seconds, when there was an update since: a slow machine must get on, too."""
+def killing(*, seed: int, times: int | None = None) -> Disturbance:
+    """SIGKILL a random worker every few seconds, `times` times or to the end.
+
+    Only when there was an update since the last: a slow machine must get on, too.
+    """
     dice = random.Random(seed)
     last, reached = time.monotonic(), 0
 
     def disturb(run: Run) -> None:
         nonlocal last, reached
         pids, generation = run.worker_pids(), run.generation()
-        if not pids or generation <= reached or time.monotonic() - last < KILL_EVERY_SECONDS:
+        if (
+            run.kills == times
+            or not pids
+            or generation <= reached
+            or time.monotonic() - last < KILL_EVERY_SECONDS
+        ):
             return
         last, reached = time.monotonic(), generation
         subprocess.run(["kill", "-KILL", str(dice.choice(pids))], check=False)

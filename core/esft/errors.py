@@ -43,8 +43,8 @@ class UnreadableRunError(EsftError):
     def __init__(self, run: str, cause: Exception) -> None:
         """Word it for the run's uid and for what went wrong in reading."""
         super().__init__(
-            f"what Redis holds of run {run} cannot be read, since someone else has written to its keys: {cause!r}. "
-            "Fix: delete the run and create it anew."
+            f"what Redis holds of run {run} cannot be read, since someone else has written to its keys: "
+            f"{type(cause).__name__}: {cause}. Fix: delete the run and create it anew."
         )
 
 

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 REFERENCE = Scenario("1 worker", workers=1)
 SCENARIOS = [
     Scenario("4 workers, claimSize 5", workers=4, settings=("workers.claimSize=5",)),
-    Scenario("2 workers, one killed every 3 s", disturb=killing(seed=0)),
+    Scenario("2 workers, one killed three times", disturb=killing(seed=0, times=3)),
     Scenario("2 workers, stopped and resumed", settings=("workers.claimSize=3",), disturb=interrupting(9)),
 ]
 SETTINGS = (
