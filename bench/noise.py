@@ -94,14 +94,14 @@ def measure(dtype: torch.dtype, *, members: int, threads: int, repeats: int) -> 
     )
     warm_up = UpdateRecord(generation=0, sigma=SIGMA, step=0.0, exponent=0, coefficients=(1,), fitness=())
     our_members(weights, members=1)
-    weights.apply(warm_up)
+    weights.apply([warm_up])
     pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
         "perturb": (
             lambda: our_members(weights, members=members),
             lambda: plain_members(model, members=members),
         ),
         "update": (
-            lambda: weights.apply(record),
+            lambda: weights.apply([record]),
             lambda: plain_update(model, coefficients=[value * 2.0**-23 / members for value in integers]),
         ),
     }

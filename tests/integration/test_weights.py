@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,6 +8,8 @@ import torch
 from esft.errors import SpecError
 from esft.population import noise_source
 from esft.records import UpdateRecord
+from esft_worker import weights as weights_module
+from esft_worker.masters import make_masters, place_within
 from esft_worker.noise import CpuKernels, tensor_key
 from esft_worker.weights import Weights
 
@@ -87,7 +90,7 @@ def test_members_are_masters_plus_noise_in_row_major_order(dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_perturbing_leaves_no_trace(dtype):
     model, weights = make(dtype)
-    weights.apply(record([2**24, -(2**23), 5]))
+    weights.apply([record([2**24, -(2**23), 5])])
     weights.restore()
     before, masters, digest = values(model), copied(weights), weights.digest()
     for member in range(50):
@@ -117,7 +120,7 @@ def test_update_is_the_float64_sum_rounded_once(antithetic):
     coefficients = [int(value) for value in generator.integers(-(2**24), 2**24, size=30)]
     coefficients[4] = 0
     update = record(coefficients, step=0.0005 / 30)
-    norm = weights.apply(update)
+    norm = weights.apply([update])
     total = 0.0
     for name, master in weights.masters().items():
         reference = before[name].double().numpy()
@@ -142,16 +145,16 @@ def test_antithetic_members_mirror_each_other():
         torch.testing.assert_close((plus[name] - master), (master - minus[name]), atol=1e-7, rtol=0)
         assert name == "empty" or not torch.equal(plus[name], minus[name])
     digest = weights.digest()
-    assert weights.apply(record([0, 0, 9, 9])) == 0  # the two cancel
+    assert weights.apply([record([0, 0, 9, 9])]) == 0  # the two cancel
     assert weights.digest() == digest
 
 
 def test_members_without_coefficient_change_nothing():
     _, weights = make()
     digest = weights.digest()
-    assert weights.apply(record([0] * 8)) == 0
+    assert weights.apply([record([0] * 8)]) == 0
     assert weights.digest() == digest
-    weights.apply(record([0] * 7 + [1], step=1.0))
+    weights.apply([record([0] * 7 + [1], step=1.0)])
     assert weights.digest() != digest
 
 
@@ -159,7 +162,7 @@ def test_small_updates_add_up_in_bfloat16():
     # Each is a hundredth of the unit in the last place of a bfloat16 at 1; together they move the weights.
     model, weights = make(torch.bfloat16)
     for _ in range(400):
-        weights.apply(record([2**23], step=2.0**-8 / 100))
+        weights.apply([record([2**23], step=2.0**-8 / 100)])
     weights.restore()
     assert (model.norm != 1).sum() > 5
     drift = (weights.masters()["norm"] - 1).numpy() / (4 * 2.0**-8)
@@ -171,7 +174,7 @@ def test_replicas_with_any_number_of_threads_agree():
     for threads in (1, 2, 3):
         _, weights = make(torch.bfloat16, threads=threads, anchor_l2=0.01)
         for generation in range(3):
-            weights.apply(record([7, -(2**24), 2**24, 0, 12345], generation=generation))
+            weights.apply([record([7, -(2**24), 2**24, 0, 12345], generation=generation)])
         digests.add(weights.digest())
     assert len(digests) == 1
 
@@ -182,7 +185,7 @@ def test_results_of_noise_version_1_never_change():
         parameter.detach().copy_(torch.arange(parameter.numel()).view(parameter.shape) / 1024)
     weights = Weights(model, seed=SEED, antithetic=True, include=[".*"], exclude=[])
     digests = [weights.digest()]
-    weights.apply(record([2**24, -123, 0, 2**20], step=0.3))
+    weights.apply([record([2**24, -123, 0, 2**20], step=0.3)])
     digests.append(weights.digest())
     weights.perturb(generation=1, member=3, sigma=0.125)
     assert [*digests, *model.bias[:2].tolist()] == GOLDEN
@@ -232,7 +235,7 @@ def test_dtypes_that_cannot_be_trained_are_an_error():
 
 def test_masters_travel_through_a_checkpoint():
     model, weights = make(torch.bfloat16)
-    weights.apply(record([2**24, 3]))
+    weights.apply([record([2**24, 3])])
     saved, digest = copied(weights), weights.digest()
     assert {name: master.shape for name, master in saved.items()} == {
         name: getattr(model, name).shape for name in NAMES
@@ -270,7 +273,7 @@ def test_masters_that_do_not_fit_change_nothing(change, message):
 def test_base_can_be_looked_at_and_gone_back_to(dtype):
     model, weights = make(dtype)
     base, base_digest = values(model), weights.digest()
-    weights.apply(record([2**24], step=1.0))
+    weights.apply([record([2**24], step=1.0)])
     moved = weights.digest()
     weights.restore_base()
     assert same(values(model), base)
@@ -287,7 +290,7 @@ def test_anchor_pulls_masters_towards_the_base():
     _, anchored = make(torch.bfloat16, anchor_l2=0.25)
     base = copied(free)
     for weights in (free, anchored):
-        weights.apply(record([2**24], step=1.0))
+        weights.apply([record([2**24], step=1.0)])
     for name, master in anchored.masters().items():
         moved = free.masters()[name]
         assert torch.equal(master, moved - (moved - base[name]) * 0.25)
@@ -298,3 +301,49 @@ def test_model_over_several_devices_is_refused():
     model.norm = torch.nn.Parameter(torch.empty(11, device="meta"))
     with pytest.raises(ValueError, match=r"cpu.*meta.*one device"):
         Weights(model, seed=SEED, antithetic=False, include=[".*"], exclude=[])
+
+
+@pytest.mark.parametrize("anchor_l2", [0.0, 0.01])
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_several_updates_in_one_pass_are_those_one_after_the_other(antithetic, anchor_l2):
+    records = [
+        record([2**24, -3, 0, 5 + generation], generation=generation, step=0.1) for generation in range(5)
+    ]
+    _, one_by_one = make(antithetic=antithetic, anchor_l2=anchor_l2)
+    norms = [one_by_one.apply([each]) for each in records]
+    _, at_once = make(antithetic=antithetic, anchor_l2=anchor_l2)
+    assert at_once.apply(records) == pytest.approx(norms[-1], rel=1e-9)
+    assert at_once.digest() == one_by_one.digest()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("place", ["host", "split"])
+def test_where_masters_are_kept_changes_nothing(monkeypatch, place, dtype):
+    # A staging buffer that cuts the large tensor into many parts, the last of them odd.
+    monkeypatch.setattr(weights_module, "make_masters", partial(make_masters, staged=2048))
+    model, weights = make(dtype, masters=place, anchor_l2=0.01)
+    other_model, other = make(dtype, masters="device", anchor_l2=0.01)
+    for each in (weights, other):
+        each.apply([record([2**24, -77, 3], generation=generation, step=0.1) for generation in range(3)])
+        each.perturb(generation=3, member=1, sigma=0.01)
+    assert same(values(model), values(other_model))
+    assert weights.digest() == other.digest()
+    assert same(copied(weights), copied(other))
+    assert weights.drift() == pytest.approx(other.drift(), rel=1e-6)
+    for each in (weights, other):
+        each.restore()
+    assert same(values(model), values(other_model))
+    saved = copied(weights)
+    weights.reset()
+    assert weights.digest() == make(dtype)[1].digest()
+    weights.load_masters(saved)
+    assert weights.digest() == other.digest()
+
+
+@pytest.mark.parametrize(
+    ("free", "place"),
+    [(80, "device"), (52.1, "device"), (51.9, "split"), (38.5, "split"), (37.9, "host"), (1, "host")],
+)
+def test_masters_are_kept_as_near_as_there_is_room(free, place):
+    # 7 billion weights on a device of 80 GB, of which 24 stay free for rollouts: 28 GB beside the model, 14, or none.
+    assert place_within(7 * 10**9, free_bytes=int(free * 1e9), total_bytes=80 * 10**9) == place

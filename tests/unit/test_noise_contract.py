@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from esft_worker.noise import Slot, TorchKernels, combine_digests, contract, tensor_key, torch_ops
+from esft_worker.noise import Slot, Step, TorchKernels, combine_digests, contract, tensor_key, torch_ops
 
 GOLDEN_KEYS = (14096639574070430911, 7449498828997408762)
 GOLDEN_NOISE = [-460798, -393501, 758344, -2102628, 1359188, -721555]
@@ -114,14 +114,37 @@ def test_counters_that_do_not_fit_are_refused(generation, pair):
         kernels.noise(0, generation=generation, pair=pair, start=0, count=1)
 
 
-def test_sums_that_could_overflow_are_refused():
-    contract.check_sum([0] * 65536, [2**24] * 65536)
-    with pytest.raises(ValueError, match="65536"):
-        contract.check_sum([0] * 65537, [2**24] * 65537)
-    with pytest.raises(ValueError, match=r"2\*\*24"):
-        contract.check_sum([0], [2**25 + 1])
-    with pytest.raises(ValueError, match="2 members with 1"):
-        contract.check_sum([0, 1], [1])
+def step(pairs: tuple[int, ...], coefficients: tuple[int, ...], *, generation: int = 0) -> Step:
+    return Step(generation, pairs, coefficients, 1.0)
+
+
+def test_the_largest_steps_are_taken():
+    assert step(tuple(range(65_536)), (2**24,) * 65_536).scale == 1.0
+    assert step(tuple(range(32_768)), (-(2**25),) * 32_768).scale == 1.0
+    assert step((), ()).pairs == ()
+    assert step((2**32 - 1,), (1,), generation=2**32 - 1).generation == 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    ("pairs", "coefficients", "message"),
+    [
+        (tuple(range(65_537)), (2**24,) * 65_537, "65536 members"),
+        ((0,), (2**25 + 1,), r"2\*\*24"),
+        ((0,), (-(2**25) - 1,), r"2\*\*24"),
+        ((0, 1), (1,), "2 members with 1 coefficients"),
+        ((2**32,), (1,), r"2\*\*32"),
+        ((0, -1), (1, 1), r"2\*\*32"),
+    ],
+)
+def test_steps_that_could_overflow_are_refused(pairs, coefficients, message):
+    with pytest.raises(ValueError, match=message):
+        step(pairs, coefficients)
+
+
+@pytest.mark.parametrize("generation", [-1, 2**32])
+def test_steps_of_generations_that_do_not_fit_are_refused(generation):
+    with pytest.raises(ValueError, match=r"2\*\*32"):
+        step((0,), (1,), generation=generation)
 
 
 @pytest.mark.parametrize(
@@ -137,3 +160,9 @@ def test_sums_that_could_overflow_are_refused():
 def test_slots_that_kernels_could_not_work_on_are_refused(master, working, error):
     with pytest.raises(error):
         Slot(tensor_key(seed=0, name="a"), master, working)
+
+
+@pytest.mark.parametrize("start", [-1024, 1, 1023, 2**40 + 4])
+def test_slots_that_begin_within_a_chunk_are_refused(start):
+    with pytest.raises(ValueError, match="multiple of 1024"):
+        Slot(tensor_key(seed=0, name="a"), torch.zeros(4), torch.zeros(4), start)

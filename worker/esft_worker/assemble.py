@@ -76,6 +76,7 @@ def build_replica(
             exclude=spec.evolution.parameters.exclude,
             anchor_l2=spec.evolution.anchor.l2,
             threads=place.threads,
+            masters=spec.workers.master_weights,
         )
 
     base = model_directory(
@@ -109,7 +110,7 @@ def assembled_worker(
     Raises:
         SpecError: the model, the task or their fit is wrong.
     """
-    recipe = _task_recipe(spec)
+    recipe = task_recipe(spec)
     with metrics.time(Stage.LOAD):
         _, examples = recipe.build()
     with Grader(recipe, examples) as grader:
@@ -137,7 +138,8 @@ def assembled_worker(
             )
 
 
-def _task_recipe(spec: ESFineTuneSpec) -> TaskRecipe:
+def task_recipe(spec: ESFineTuneSpec) -> TaskRecipe:
+    """What a run's task is built from."""
     task = spec.task
     return TaskRecipe(
         name=task.name,

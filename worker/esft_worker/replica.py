@@ -17,6 +17,9 @@ from esft_worker.weights import Weights
 
 logger = logging.getLogger(__name__)
 
+_RECORDS_AT_ONCE = 16
+"""Updates in one pass over the weights: beyond, the memory traffic saved is nothing beside making the noise."""
+
 
 class Replica:
     """Weights(generation) of a run, made from the base model or a checkpoint, and the log."""
@@ -53,12 +56,14 @@ class Replica:
 
     def apply(self, records: Sequence[UpdateRecord]) -> float:
         """Apply records in order; those that are applied already are passed over. Returns the last update's norm."""
+        due = [record for record in records if record.generation >= self.generation]
         norm = 0.0
-        for record in records:
-            if record.generation < self.generation:
-                continue
-            norm = self.weights.apply(record)
-            self.log.append(record)
+        for start in range(0, len(due), _RECORDS_AT_ONCE):
+            some = due[start : start + _RECORDS_AT_ONCE]
+            norm = self.weights.apply(some)
+            self.log += some
+            if len(due) > _RECORDS_AT_ONCE:
+                logger.info("replaying", extra={"generation": self.generation, "of": due[-1].generation + 1})
         return norm
 
     def rebuild(self, log: Sequence[UpdateRecord]) -> None:

@@ -3,13 +3,13 @@
 The masters change by updates only. A perturbed model is written from them, never made by adding noise to
 the working weights and taking it off again: in bfloat16 that drifts by about the size of an update within
 one generation, and an update smaller than half a unit in the last place is lost. Here neither happens, at
-the price of 4 bytes a parameter for the masters and, in host memory, a copy of the base model.
+the price of 4 bytes a parameter for the masters (where: masters.py) and, in host memory, a copy of the base model.
 
 Limits: the model stays on one device and keeps its parameters' storage while this object is in use.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,22 +17,40 @@ import torch
 from esft.errors import SpecError
 from esft.population import noise_source
 from esft.records import UpdateRecord
-from esft_worker.noise import CpuKernels, Kernels, Slot, TorchKernels, combine_digests, tensor_key
+from esft.spec import MasterWeights
+from esft_worker.masters import make_masters
+from esft_worker.noise import (
+    Kernels,
+    Slot,
+    Step,
+    TensorKey,
+    combine_digests,
+    kernels_for,
+    tensor_key,
+)
 from esft_worker.noise.contract import perturbation_scale, update_scale
 
 _WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_ANCHOR_BLOCK = 2**22  # elements at a time: bounds the temporaries
+_BLOCK = 2**22  # elements at a time: bounds the temporaries
 
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """A trained parameter, and what belongs to it. `slot.working` is the parameter itself unless `staged`."""
+    """A trained parameter, and what belongs to it.
+
+    Attributes:
+        name: canonical.
+        parameter: the model's.
+        key: of its noise and digest.
+        working: the parameter itself, flat, or a flat copy where it is not contiguous.
+        base: the base model's values, flat, in host memory.
+    """
 
     name: str
     parameter: torch.nn.Parameter
-    slot: Slot
+    key: TensorKey
+    working: torch.Tensor
     base: torch.Tensor
-    staged: bool
 
 
 class Weights:
@@ -53,6 +71,7 @@ class Weights:
         exclude: Sequence[str],
         anchor_l2: float = 0.0,
         threads: int = 1,
+        masters: MasterWeights = "device",
     ) -> None:
         """Take over the model's parameters as they are: they are the base model.
 
@@ -64,6 +83,7 @@ class Weights:
             exclude: regular expressions.
             anchor_l2: share of the way back to the base model that the masters go after each update.
             threads: for the work on the CPU; results do not depend on it.
+            masters: where they are kept; results do not depend on it.
 
         Raises:
             SpecError: no parameter is left to train, or one has a dtype that cannot be.
@@ -78,71 +98,84 @@ class Weights:
         self._anchor_l2 = anchor_l2
         self._kernels = _kernels({parameter.device for parameter in parameters.values()}, threads=threads)
         self._trained = [_take_over(name, parameters[name], seed=seed) for name in names]
-        self._slots = [each.slot for each in self._trained]
+        self._by_key = {each.key: each for each in self._trained}
+        self._masters = make_masters(
+            masters, [each.key for each in self._trained], [each.working for each in self._trained]
+        )
         self._frozen_digests = [
-            (
-                name,
-                self._kernels.digest(
-                    _flat_float32(parameters[name]), tensor_key(seed=seed, name=name).digest
-                ),
-            )
+            (name, self._frozen_digest(parameters[name], tensor_key(seed=seed, name=name)))
             for name in sorted(parameters.keys() - names)
         ]
 
     def perturb(self, *, generation: int, member: int, sigma: float) -> None:
         """Write member's weights into the model: round(master + sigma * noise)."""
         pair, sign = noise_source(member, antithetic=self._antithetic)
-        self._kernels.perturb(
-            self._slots, generation=generation, pair=pair, scale=perturbation_scale(sigma=sigma, sign=sign)
-        )
-        self._hand_over_staged()
+        scale = perturbation_scale(sigma=sigma, sign=sign)
+        for slots in self._masters.read():
+            self._kernels.perturb(slots, generation=generation, pair=pair, scale=scale)
+        self._hand_over()
 
     def restore(self) -> None:
         """Write the unperturbed weights into the model: round(master)."""
-        for each in self._trained:
-            each.slot.working.copy_(each.slot.master)
-        self._hand_over_staged()
+        for slots in self._masters.read():
+            for slot in slots:
+                slot.working.copy_(slot.master)
+        self._hand_over()
 
     def restore_base(self) -> None:
         """Write the base model's weights into the model; the masters stay as they are."""
         for each in self._trained:
-            each.slot.working.copy_(each.base)
-        self._hand_over_staged()
+            each.working.copy_(each.base)
+        self._hand_over()
 
     def reset(self) -> None:
         """Go back to the base model, masters and model."""
-        for each in self._trained:
-            each.slot.master.copy_(each.base)
+        for slots in self._masters.write():
+            for slot in slots:
+                slot.master.copy_(self._base_of(slot))
         self.restore()
 
-    def apply(self, record: UpdateRecord) -> float:
-        """Update the masters. The model keeps stale weights until `perturb` or `restore`.
+    def apply(self, records: Sequence[UpdateRecord]) -> float:
+        """Update the masters, in one pass over them. The model keeps stale weights until `perturb` or `restore`.
 
         Members whose coefficient is 0 cost nothing, and the two of an antithetic pair share their noise.
 
         Returns:
-            Euclidean norm of the change, without the anchor's pull. For people: its last digits depend on
-            the device.
+            Euclidean norm of the last record's change, without the anchor's pull. For people: its last digits
+            depend on the device.
 
         Raises:
             ValueError: coefficients that the sum has no room for.
         """
+        steps = [self._step(record) for record in records]
+        passes = [steps] if self._anchor_l2 == 0 else [[step] for step in steps]
+        squares = 0.0
+        for each in passes:
+            squares = self._update(each)
+        return float(squares**0.5)
+
+    def _step(self, record: UpdateRecord) -> Step:
         coefficients: dict[int, int] = {}
         for member, coefficient in enumerate(record.coefficients):
             pair, sign = noise_source(member, antithetic=self._antithetic)
             coefficients[pair] = coefficients.get(pair, 0) + sign * coefficient
         used = {pair: coefficient for pair, coefficient in coefficients.items() if coefficient}
-        squares = self._kernels.update(
-            self._slots,
+        return Step(
             generation=record.generation,
-            pairs=list(used),
-            coefficients=list(used.values()),
+            pairs=tuple(used),
+            coefficients=tuple(used.values()),
             scale=update_scale(step=record.step, exponent=record.exponent),
         )
-        if self._anchor_l2 > 0:
-            for each in self._trained:
-                _pull(each.slot.master, each.base, self._anchor_l2)
-        return float(squares**0.5)
+
+    def _update(self, steps: Sequence[Step]) -> float:
+        """One pass over the masters, then the anchor's pull; squared norm of the last step's change."""
+        squares = 0.0
+        for slots in self._masters.write():
+            squares += self._kernels.update(slots, steps)[-1]
+            if self._anchor_l2 > 0:
+                for slot in slots:
+                    _pull(slot.master, self._base_of(slot), self._anchor_l2)
+        return squares
 
     def drift(self) -> float:
         """Distance of the masters from the base model's weights, as a part of these weights' own Euclidean norm.
@@ -150,13 +183,13 @@ class Weights:
         For people: its last digits depend on the device.
         """
         away = own = 0.0
-        for each in self._trained:
-            for start in range(0, each.slot.master.numel(), _ANCHOR_BLOCK):
-                base = each.base[start : start + _ANCHOR_BLOCK].to(each.slot.master.device, torch.float32)
-                away += float(
-                    (each.slot.master[start : start + _ANCHOR_BLOCK] - base).square().sum(dtype=torch.float64)
-                )
-                own += float(base.square().sum(dtype=torch.float64))
+        for slots in self._masters.read():
+            for slot in slots:
+                base = self._base_of(slot)
+                for part in _parts(slot.master.numel()):
+                    values = base[part].to(slot.master.device, torch.float32)
+                    away += float((slot.master[part] - values).square().sum(dtype=torch.float64))
+                    own += float(values.square().sum(dtype=torch.float64))
         return (away / own) ** 0.5 if own else 0.0
 
     def digest(self) -> str:
@@ -164,15 +197,19 @@ class Weights:
 
         Of trained parameters it sees the masters, of the others the values they had at the start.
         """
-        trained = (
-            (each.name, self._kernels.digest(each.slot.master, each.slot.key.digest))
-            for each in self._trained
-        )
+        sums = dict.fromkeys(self._by_key, 0)
+        for slots in self._masters.read():
+            for slot, value in zip(slots, self._kernels.digest(slots), strict=True):
+                sums[slot.key] = (sums[slot.key] + value) % 2**64
+        trained = [(self._by_key[key].name, value) for key, value in sums.items()]
         return combine_digests([*trained, *self._frozen_digests])
 
     def masters(self) -> dict[str, torch.Tensor]:
-        """The masters by canonical name: float32, in the parameters' shapes, not copied."""
-        return {each.name: each.slot.master.view(each.parameter.shape) for each in self._trained}
+        """The masters by canonical name: float32, in the parameters' shapes, for reading."""
+        return {
+            each.name: tensor.view(each.parameter.shape)
+            for each, tensor in zip(self._trained, self._masters.tensors(), strict=True)
+        }
 
     def load_masters(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take over masters as `masters` gave them; nothing is changed if they do not fit.
@@ -180,26 +217,38 @@ class Weights:
         Raises:
             ValueError: names, shapes or dtypes are not those of the trained parameters.
         """
-        masters = self.masters()
-        if tensors.keys() != masters.keys():
-            odd = sorted(tensors.keys() ^ masters.keys())
+        names = {each.name for each in self._trained}
+        if tensors.keys() != names:
+            odd = sorted(tensors.keys() ^ names)
             raise ValueError(
                 f"masters are of other parameters than the model's: {', '.join(odd[:3])} and so on"
             )
-        for name, master in masters.items():
-            other = tensors[name]
-            if other.shape != master.shape or other.dtype != master.dtype:
-                raise ValueError(
-                    f"master {name} is {other.dtype} {tuple(other.shape)}, "
-                    f"not {master.dtype} {tuple(master.shape)}"
-                )
-        for name, master in masters.items():
-            master.copy_(tensors[name])
-
-    def _hand_over_staged(self) -> None:
         for each in self._trained:
-            if each.staged:
-                each.parameter.detach().copy_(each.slot.working.view(each.parameter.shape))
+            other = tensors[each.name]
+            if other.shape != each.parameter.shape or other.dtype != torch.float32:
+                raise ValueError(
+                    f"master {each.name} is {other.dtype} {tuple(other.shape)}, "
+                    f"not {torch.float32} {tuple(each.parameter.shape)}"
+                )
+        flat = {each.key: tensors[each.name].contiguous().view(-1) for each in self._trained}
+        for slots in self._masters.write():
+            for slot in slots:
+                slot.master.copy_(flat[slot.key][slot.start : slot.start + slot.master.numel()])
+
+    def _base_of(self, slot: Slot) -> torch.Tensor:
+        """The base model's values, in host memory, of a slot's elements."""
+        return self._by_key[slot.key].base[slot.start : slot.start + slot.master.numel()]
+
+    def _frozen_digest(self, parameter: torch.nn.Parameter, key: TensorKey) -> int:
+        values = parameter.detach().to(torch.float32).contiguous().view(-1)
+        (digest,) = self._kernels.digest([Slot(key, values, values)])
+        return digest
+
+    def _hand_over(self) -> None:
+        """Give parameters that are not contiguous the weights that were written to their flat copies."""
+        for each in self._trained:
+            if not each.parameter.is_contiguous():
+                each.parameter.detach().copy_(each.working.view(each.parameter.shape))
 
 
 def _selected(names: Sequence[str], *, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -224,7 +273,7 @@ def _kernels(devices: set[torch.device], *, threads: int) -> Kernels:
             f"the model's parameters are on {sorted(map(str, devices))}: they must be on one device"
         )
     (device,) = devices
-    return CpuKernels(threads=threads) if device.type == "cpu" else TorchKernels(device)
+    return kernels_for(device, threads=threads)
 
 
 def _take_over(name: str, parameter: torch.nn.Parameter, *, seed: int) -> _Trained:
@@ -233,22 +282,20 @@ def _take_over(name: str, parameter: torch.nn.Parameter, *, seed: int) -> _Train
             f"spec.model.dtype: parameter {name} is {parameter.dtype}. Fix: load the model as float32, "
             "bfloat16 or float16, or exclude the parameter in spec.evolution.parameters."
         )
-    values = parameter.detach()
-    staged = not values.is_contiguous()
-    working = values.contiguous().view(-1)
-    slot = Slot(
-        key=tensor_key(seed=seed, name=name), master=working.to(torch.float32, copy=True), working=working
+    working = parameter.detach().contiguous().view(-1)
+    return _Trained(
+        name, parameter, tensor_key(seed=seed, name=name), working, base=working.to("cpu", copy=True)
     )
-    return _Trained(name, parameter, slot, base=working.to("cpu", copy=True), staged=staged)
-
-
-def _flat_float32(parameter: torch.nn.Parameter) -> torch.Tensor:
-    return parameter.detach().to(torch.float32).contiguous().view(-1)
 
 
 def _pull(master: torch.Tensor, base: torch.Tensor, share: float) -> None:
     """Do master -= share * (master - base), each operation rounded to float32 by itself, as anywhere."""
-    for start in range(0, master.numel(), _ANCHOR_BLOCK):
-        part = master[start : start + _ANCHOR_BLOCK]
-        away = part - base[start : start + _ANCHOR_BLOCK].to(master.device, torch.float32)
-        part.sub_(away.mul_(share))
+    for part in _parts(master.numel()):
+        values = master[part]
+        away = values - base[part].to(master.device, torch.float32)
+        values.sub_(away.mul_(share))
+
+
+def _parts(size: int) -> Iterator[slice]:
+    for start in range(0, size, _BLOCK):
+        yield slice(start, start + _BLOCK)

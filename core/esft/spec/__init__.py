@@ -14,6 +14,7 @@ documents must pass `by_name=False` (esft.document does): the API server refuses
 from esft.spec.base import (
     AccessMode,
     Dtype,
+    MasterWeights,
     Sampling,
     ScheduleKind,
     SecretKeyRef,
@@ -75,6 +76,7 @@ __all__ = [
     "Evolution",
     "KLMonitoring",
     "Keda",
+    "MasterWeights",
     "Metadata",
     "Model",
     "Monitoring",

@@ -22,6 +22,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 Sampling = Literal["gaussian", "antithetic"]
 Shaping = Literal["zscore", "centeredRank", "raw"]
 ScheduleKind = Literal["constant", "cosine", "linear"]
+MasterWeights = Literal["auto", "device", "split", "host"]
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
 
 

@@ -14,6 +14,7 @@ from esft.spec.base import (
     MAX_SECONDS,
     AccessMode,
     FreeObject,
+    MasterWeights,
     SecretKeyRef,
     StrictModel,
     Violation,
@@ -189,6 +190,12 @@ class Workers(StrictModel):
         ge=1,
         le=1024,
         description="Members that a worker takes at once; raise it for very small models.",
+    )
+    master_weights: MasterWeights = Field(
+        default="auto",
+        description="Where a worker keeps its float32 master weights: `device` (4 bytes a weight of GPU memory), "
+        "`split` (2 bytes there, 2 in host memory), `host` (all in host memory), or `auto`: the first that leaves "
+        "room for rollouts. Results do not depend on it.",
     )
     lease_seconds: int | None = Field(
         default=None,

@@ -1,9 +1,11 @@
-"""Counter-based noise, the same on every device: the contract, Numba kernels for CPUs, plain torch."""
+"""Counter-based noise, the same on every device: the contract, Numba kernels for CPUs, Triton's, plain torch."""
 
+from esft_worker.noise.choose import kernels_for
 from esft_worker.noise.contract import (
     NOISE_VERSION,
     Kernels,
     Slot,
+    Step,
     TensorKey,
     combine_digests,
     tensor_key,
@@ -16,8 +18,10 @@ __all__ = [
     "CpuKernels",
     "Kernels",
     "Slot",
+    "Step",
     "TensorKey",
     "TorchKernels",
     "combine_digests",
+    "kernels_for",
     "tensor_key",
 ]

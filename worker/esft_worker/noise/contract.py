@@ -45,6 +45,7 @@ SPLITMIX_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 MAX_COEFFICIENT = 2**24
 MAX_MEMBERS = 2**16  # with |normal| < 2**23 the sum of coefficient x normal stays below 2**63
 MAX_COUNTER = 2**32
+SLOT_ALIGNMENT = 1024  # elements; parts of a tensor begin at multiples, so never within a block
 
 _WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -59,17 +60,19 @@ class TensorKey:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One tensor to work on, flat: element i here is element i of the noise.
+    """A tensor, or a part of one, to work on, flat.
 
     Attributes:
         key: of the tensor.
         master: float32, 1-d, contiguous: the weights themselves.
         working: what the model computes with: float32, bfloat16 or float16, 1-d, contiguous, as long.
+        start: which element of the tensor comes first here, a multiple of SLOT_ALIGNMENT.
     """
 
     key: TensorKey
     master: torch.Tensor
     working: torch.Tensor
+    start: int = 0
 
     def __post_init__(self) -> None:
         if self.master.dtype != torch.float32 or self.working.dtype not in _WORKING_DTYPES:
@@ -80,6 +83,37 @@ class Slot:
             )
         if not (self.master.is_contiguous() and self.working.is_contiguous()):
             raise ValueError("a slot's tensors must be contiguous")
+        if self.start < 0 or self.start % SLOT_ALIGNMENT:
+            raise ValueError(
+                f"a slot that starts at element {self.start}: not a multiple of {SLOT_ALIGNMENT}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update: add scale * sum_i coefficients[i] * noise(generation, pairs[i]) to the masters.
+
+    Attributes:
+        generation: the noise's.
+        pairs: whose noise, each once.
+        coefficients: integers up to 2**24 in size (2**25 for a pair of members), one a pair.
+        scale: as of `update_scale`.
+    """
+
+    generation: int
+    pairs: tuple[int, ...]
+    coefficients: tuple[int, ...]
+    scale: float
+
+    def __post_init__(self) -> None:
+        if len(self.pairs) != len(self.coefficients):
+            raise ValueError(f"{len(self.pairs)} members with {len(self.coefficients)} coefficients")
+        if sum(abs(value) for value in self.coefficients) > MAX_COEFFICIENT * MAX_MEMBERS or any(
+            abs(value) > 2 * MAX_COEFFICIENT for value in self.coefficients
+        ):
+            raise ValueError("coefficients are larger than 2**24, or there are more than 65536 members")
+        for pair in (min(self.pairs, default=0), max(self.pairs, default=0)):
+            check_counter(generation=self.generation, pair=pair)
 
 
 class Kernels(Protocol):
@@ -91,26 +125,23 @@ class Kernels(Protocol):
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """Write working = round(master + float32(scale * noise)); `scale` as of `perturbation_scale`."""
 
-    def update(
-        self,
-        slots: Sequence[Slot],
-        *,
-        generation: int,
-        pairs: Sequence[int],
-        coefficients: Sequence[int],
-        scale: float,
-    ) -> float:
-        """Add scale * sum_i coefficients[i] * noise(pairs[i]) to the masters, in one pass.
+    def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
+        """Apply the steps in order to the masters, in one pass over them.
 
-        The sum is exact, the product and the sum with the master are float64, the result is rounded to
-        float32 once. The working weights are left alone. `scale` as of `update_scale`.
+        In each step the sum is exact, the product and the sum with the master are float64, and the result is
+        rounded to float32 once: several steps in one pass are the same as one after the other. The working
+        weights are left alone.
 
         Returns:
-            The squared Euclidean norm of the change (float64; its last digits depend on the implementation).
+            For each step the squared Euclidean norm of the change (float64; its last digits depend on the
+            implementation).
         """
 
-    def digest(self, master: torch.Tensor, key: int) -> int:
-        """Sum, mod 2**64, of splitmix64(key, element index, bits) over a flat float32 tensor."""
+    def digest(self, slots: Sequence[Slot]) -> list[int]:
+        """For each slot the sum, mod 2**64, of splitmix64(digest key, element, bits) over its master.
+
+        The sums of a tensor's parts add up to the tensor's, mod 2**64.
+        """
 
 
 def tensor_key(*, seed: int, name: str) -> TensorKey:
@@ -146,20 +177,6 @@ def check_counter(*, generation: int, pair: int) -> None:
     """
     if not (0 <= generation < MAX_COUNTER and 0 <= pair < MAX_COUNTER):
         raise ValueError(f"generation {generation} and member {pair} must lie in [0, 2**32)")
-
-
-def check_sum(pairs: Sequence[int], coefficients: Sequence[int]) -> None:
-    """Refuse a sum that could leave 64 bits.
-
-    Raises:
-        ValueError: too many members, or coefficients that are too large in sum.
-    """
-    if len(pairs) != len(coefficients):
-        raise ValueError(f"{len(pairs)} members with {len(coefficients)} coefficients")
-    if sum(abs(value) for value in coefficients) > MAX_COEFFICIENT * MAX_MEMBERS or any(
-        abs(value) > 2 * MAX_COEFFICIENT for value in coefficients
-    ):
-        raise ValueError("coefficients are larger than 2**24, or there are more than 65536 members")
 
 
 def quantile_table() -> npt.NDArray[np.uint32]:

@@ -20,16 +20,17 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot
+from esft_worker.noise.contract import Slot, Step
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CHUNK = 1024  # elements a pass of the inner loops handles; a multiple of LANES and a divisor of 2**34
+_CHUNK = (
+    contract.SLOT_ALIGNMENT
+)  # elements a pass of the inner loops handles; a multiple of LANES and a divisor of 2**34
 _TASK = 256 * _CHUNK  # elements a thread takes at a time
 
 _i32, _i64, _u16, _u32, _u64 = np.int32, np.int64, np.uint16, np.uint32, np.uint64
@@ -183,25 +184,35 @@ def _perturb_float16(
 
 @_Kernel
 def _update(
-    master: Any, key: Any, start: Any, generation: Any, pairs: Any, coefficients: Any, scale: Any
-) -> Any:
+    master: Any,
+    key: Any,
+    start: Any,
+    generations: Any,
+    scales: Any,
+    bounds: Any,
+    pairs: Any,
+    coefficients: Any,
+    squares: Any,
+) -> None:
+    """Step s has scales[s] and the members [bounds[s], bounds[s + 1]); its squared change is added to squares[s]."""
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     total = np.empty(_CHUNK, _i64)
-    squares = 0.0
     for first in range(0, master.size, _CHUNK):
-        total[:] = 0
-        for member in range(pairs.size):
-            _fill_normals(normals, words, key, start + first, generation, pairs[member])
-            coefficient = _i64(coefficients[member])
-            for i in range(_CHUNK):
-                total[i] += coefficient * _i64(normals[i])
         weights = master[first : first + _CHUNK]
-        for i in range(weights.size):
-            old = _f64(weights[i])
-            new = _f32(old + _f64(total[i]) * scale)
-            weights[i] = new
-            squares += (_f64(new) - old) ** 2
-    return squares
+        for step in range(scales.size):
+            total[:] = 0
+            for member in range(bounds[step], bounds[step + 1]):
+                _fill_normals(normals, words, key, start + first, generations[step], pairs[member])
+                coefficient = _i64(coefficients[member])
+                for i in range(_CHUNK):
+                    total[i] += coefficient * _i64(normals[i])
+            square = 0.0
+            for i in range(weights.size):
+                old = _f64(weights[i])
+                new = _f32(old + _f64(total[i]) * scales[step])
+                weights[i] = new
+                square += (_f64(new) - old) ** 2
+            squares[step] += square
 
 
 @_Kernel
@@ -253,49 +264,60 @@ class CpuKernels:
                     master[part],
                     working[part],
                     _u64(slot.key.noise),
-                    first,
+                    _i64(slot.start + part.start),
                     *counter,
                     _f32(scale),
                 )
-                for first, part in _parts(master.size)
+                for part in _parts(master.size)
             ]
         self._run(tasks)
 
-    def update(
-        self,
-        slots: Sequence[Slot],
-        *,
-        generation: int,
-        pairs: Sequence[int],
-        coefficients: Sequence[int],
-        scale: float,
-    ) -> float:
+    def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
-        contract.check_sum(pairs, coefficients)
-        contract.check_counter(generation=generation, pair=max(pairs, default=0))
-        members = np.array(pairs, dtype=_u32), np.array(coefficients, dtype=_i32)
-        tasks = []
-        for slot in slots:
-            master = slot.master.numpy()
-            tasks += [
+        generations = np.array([step.generation for step in steps], dtype=_u32)
+        scales = np.array([step.scale for step in steps], dtype=_f64)
+        bounds = np.cumsum([0, *(len(step.pairs) for step in steps)], dtype=_i64)
+        pairs = np.array([pair for step in steps for pair in step.pairs], dtype=_u32)
+        coefficients = np.array([value for step in steps for value in step.coefficients], dtype=_i32)
+        parts = [(slot, part) for slot in slots for part in _parts(slot.master.numel())]
+        squares = np.zeros((len(parts), len(steps)), dtype=_f64)
+        self._run(
+            [
                 partial(
                     _update,
-                    master[part],
+                    slot.master.numpy()[part],
                     _u64(slot.key.noise),
-                    first,
-                    _u32(generation),
-                    *members,
-                    _f64(scale),
+                    _i64(slot.start + part.start),
+                    generations,
+                    scales,
+                    bounds,
+                    pairs,
+                    coefficients,
+                    squares[row],
                 )
-                for first, part in _parts(master.size)
+                for row, (slot, part) in enumerate(parts)
             ]
-        return float(sum(self._run(tasks)))
+        )
+        return [float(value) for value in squares.sum(axis=0)]
 
-    def digest(self, master: torch.Tensor, key: int) -> int:
+    def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        bits: npt.NDArray[np.uint32] = master.numpy().view(_u32)
-        tasks = [partial(_digest, bits[part], _u64(key), first) for first, part in _parts(bits.size)]
-        return sum(int(value) for value in self._run(tasks)) % 2**64
+        parts = [(row, part) for row, slot in enumerate(slots) for part in _parts(slot.master.numel())]
+        sums = self._run(
+            [
+                partial(
+                    _digest,
+                    slots[row].master.numpy().view(_u32)[part],
+                    _u64(slots[row].key.digest),
+                    _i64(slots[row].start + part.start),
+                )
+                for row, part in parts
+            ]
+        )
+        digests = [0] * len(slots)
+        for (row, _), value in zip(parts, sums, strict=True):
+            digests[row] = (digests[row] + int(value)) % 2**64
+        return digests
 
     def _run(self, tasks: Sequence[Callable[[], R]]) -> list[R]:
         """Results of the tasks, in order."""
@@ -316,7 +338,7 @@ class CpuKernels:
         return [results[place] for place in range(len(tasks))]
 
 
-def _parts(size: int) -> Iterator[tuple[np.int64, slice]]:
-    """First element and slice of a tensor's tasks. They, and so the sums, do not depend on the threads."""
+def _parts(size: int) -> Iterator[slice]:
+    """A tensor's tasks. They, and so the sums, do not depend on the threads."""
     for first in range(0, size, _TASK):
-        yield _i64(first), slice(first, min(first + _TASK, size))
+        yield slice(first, min(first + _TASK, size))

@@ -1,7 +1,7 @@
 """The noise in plain torch operations, on any device.
 
-Written apart from the Numba kernels, so that each checks the other. It serves CUDA until a fused kernel
-does, at the price of some passes over memory per operation. Words are held in int64, of which torch has
+Written apart from the Numba and Triton kernels, so that each checks the others. It serves devices for which
+there are none, at the price of some passes over memory per operation. Words are held in int64, of which torch has
 every operation on every device; products wrap at 64 bits, which leaves the words right.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot
+from esft_worker.noise.contract import Slot, Step
 
 _BLOCK = 2**22  # elements at a time: bounds the temporaries to some 300 MB
 _LOW_WORD = 0xFFFFFFFF
@@ -44,44 +44,48 @@ class TorchKernels:
                 slot.key.noise,
                 generation=generation,
                 pair=pair,
-                start=part.start,
+                start=slot.start + part.start,
                 count=part.stop - part.start,
             )
             change = normals.to(torch.float32).mul_(scale)
             slot.working[part] = change.add_(slot.master[part])
 
-    def update(
-        self,
-        slots: Sequence[Slot],
-        *,
-        generation: int,
-        pairs: Sequence[int],
-        coefficients: Sequence[int],
-        scale: float,
-    ) -> float:
+    def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
-        contract.check_sum(pairs, coefficients)
-        squares = torch.zeros((), dtype=torch.float64, device=self._device)
+        squares = torch.zeros(len(steps), dtype=torch.float64, device=self._device)
         for slot, part in _parts(slots):
-            count = part.stop - part.start
-            total = torch.zeros(count, dtype=torch.int64, device=self._device)
-            for pair, coefficient in zip(pairs, coefficients, strict=True):
-                total += coefficient * self.noise(
-                    slot.key.noise, generation=generation, pair=pair, start=part.start, count=count
-                ).to(torch.int64)
-            old = slot.master[part].to(torch.float64)
-            new = total.to(torch.float64).mul_(scale).add_(old).to(torch.float32)
-            slot.master[part] = new
-            squares += (new.to(torch.float64) - old).square_().sum()
-        return float(squares)
+            for row, step in enumerate(steps):
+                old = slot.master[part].to(torch.float64)
+                change = self._sum(slot, part, step).to(torch.float64).mul_(step.scale)
+                slot.master[part] = change.add_(old).to(torch.float32)
+                squares[row] += (slot.master[part].to(torch.float64) - old).square_().sum()
+        return [float(value) for value in squares]
 
-    def digest(self, master: torch.Tensor, key: int) -> int:
+    def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
+        return [self._digest(slot) for slot in slots]
+
+    def _sum(self, slot: Slot, part: slice, step: Step) -> torch.Tensor:
+        """Sum of coefficient x noise over the step's members, int64."""
+        count = part.stop - part.start
+        total = torch.zeros(count, dtype=torch.int64, device=self._device)
+        for pair, coefficient in zip(step.pairs, step.coefficients, strict=True):
+            noise = self.noise(
+                slot.key.noise,
+                generation=step.generation,
+                pair=pair,
+                start=slot.start + part.start,
+                count=count,
+            )
+            total += coefficient * noise.to(torch.int64)
+        return total
+
+    def _digest(self, slot: Slot) -> int:
         total = 0
-        for part in _blocks(master.numel()):
-            index = torch.arange(part.start, part.stop, device=self._device)
-            bits = master[part].view(torch.int32).to(torch.int64) & _LOW_WORD
-            mixed = (index * _signed(contract.SPLITMIX_INCREMENT) + _signed(key)) ^ bits
+        for part in _blocks(slot.master.numel()):
+            index = torch.arange(slot.start + part.start, slot.start + part.stop, device=self._device)
+            bits = slot.master[part].view(torch.int32).to(torch.int64) & _LOW_WORD
+            mixed = (index * _signed(contract.SPLITMIX_INCREMENT) + _signed(slot.key.digest)) ^ bits
             for shift, multiplier in zip(
                 contract.SPLITMIX_SHIFTS[:2], contract.SPLITMIX_MULTIPLIERS, strict=True
             ):
