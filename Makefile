@@ -56,6 +56,7 @@ determinism: $(INSTALLED) ## the same digest however many workers there are and 
 
 bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/noise.py
+	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/run.py
 
 bench-operator: $(INSTALLED) ## the operator with 200 runs at once; rows in runs/bench.json
