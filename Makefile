@@ -58,6 +58,7 @@ bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/noise.py
 	$(BIN)/python bench/generation.py
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/rows.py
 
 bench-operator: $(INSTALLED) ## the operator with 200 runs at once; rows in runs/bench.json
 	PYTHONPATH=tests:hack $(BIN)/python bench/operator_load.py

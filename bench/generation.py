@@ -24,7 +24,7 @@ from esft.spec import ESFineTuneSpec
 from esft_worker.assemble import task_recipe
 from esft_worker.source import default_cache, model_directory
 from plain_loop import PlainLoop
-from rows import write
+from rows import show, write
 
 JOB = Path("examples") / "countdown-tiny.yaml"
 WARM_UP = 2  # generations left out: the first wait for the slowest worker's start
@@ -120,8 +120,8 @@ def main() -> None:
             }
         )
         print(rows[-1], flush=True)
-    print(f"plain loop over ours: {statistics.median(row['ratio'] for row in rows):.2f} (median)")
     write("generation", rows)
+    show("generation")
 
 
 if __name__ == "__main__":

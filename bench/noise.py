@@ -6,20 +6,21 @@ for the update. Ours writes each member from the masters, so there is nothing to
 weights once for the whole update. Both get the same number of threads, and the model is the same: a GPT of
 100 million parameters, tensor by tensor, random.
 
-Prints a table and writes the rows to runs/bench.json, beside those of other benchmarks. Takes about 3
-minutes.
+Beside the ratio stand the rates that ours reaches, and what bounds them: a plain copy, and the same kernel on
+weights that stay in the cache. Takes about 3 minutes.
 """
 
 import argparse
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
 from esft.records import UpdateRecord
 from esft_worker.weights import Weights
-from rows import write
+from plain_loop import PlainLoop
+from rows import show, write
 
 LAYERS, WIDTH, VOCABULARY, POSITIONS = 12, 768, 20_000, 1024
 SIGMA, STEP = 1e-3, 5e-4
@@ -47,32 +48,11 @@ def gpt(dtype: torch.dtype) -> torch.nn.Module:
     return model
 
 
-def add_noise(model: torch.nn.Module, *, seed: int, scale: float) -> None:
-    """The plain loop: add scaled noise of one seed in place."""
-    generator = torch.Generator()
-    for parameter in model.parameters():
-        generator.manual_seed(seed)
-        noise = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
-        parameter.add_(noise.mul_(scale))
-
-
-def plain_update(model: torch.nn.Module, *, coefficients: Sequence[float]) -> None:
-    """The plain loop: for each tensor, the sum over all seeds, then one addition."""
-    generator = torch.Generator()
-    for parameter in model.parameters():
-        change = torch.zeros_like(parameter)
-        for seed, coefficient in enumerate(coefficients):
-            generator.manual_seed(seed)
-            noise = torch.randn(parameter.shape, dtype=parameter.dtype, generator=generator)
-            change.add_(noise.mul_(coefficient))
-        parameter.add_(change.mul_(STEP))
-
-
-def plain_members(model: torch.nn.Module, *, members: int) -> None:
+def plain_members(plain: PlainLoop, *, members: int) -> None:
     """The plain loop over a population: perturb, and restore what was perturbed."""
     for seed in range(members):
-        add_noise(model, seed=seed, scale=SIGMA)
-        add_noise(model, seed=seed, scale=-SIGMA)
+        plain.add_noise(seed, scale=SIGMA)
+        plain.add_noise(seed, scale=-SIGMA)
 
 
 def our_members(weights: Weights, *, members: int) -> None:
@@ -82,11 +62,14 @@ def our_members(weights: Weights, *, members: int) -> None:
     weights.restore()
 
 
-def measure(dtype: torch.dtype, *, members: int, threads: int, repeats: int) -> list[dict[str, object]]:
+def measure(
+    dtype: torch.dtype, *, device: torch.device, members: int, threads: int, repeats: int
+) -> list[dict[str, object]]:
     """Rows of one dtype."""
-    model = gpt(dtype)
+    model = gpt(dtype).to(device)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = Weights(model, seed=1, antithetic=False, include=[".*"], exclude=[], threads=threads)
+    plain = PlainLoop(model, None, sigma=SIGMA, learning_rate=STEP)
     generator = random.Random(0)
     integers = tuple(generator.randint(-(2**24), 2**24) for _ in range(members))
     record = UpdateRecord(
@@ -95,41 +78,71 @@ def measure(dtype: torch.dtype, *, members: int, threads: int, repeats: int) -> 
     warm_up = UpdateRecord(generation=0, sigma=SIGMA, step=0.0, exponent=0, coefficients=(1,), fitness=())
     our_members(weights, members=1)
     weights.apply([warm_up])
-    pairs: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
+    plain_members(plain, members=1)
+    perturbed = (members + 1) * (
+        4 + dtype.itemsize
+    )  # bytes a weight that ours reads and writes, with the restoring
+    operations: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
         "perturb": (
             lambda: our_members(weights, members=members),
-            lambda: plain_members(model, members=members),
+            lambda: plain_members(plain, members=members),
+            perturbed,
         ),
         "update": (
             lambda: weights.apply([record]),
-            lambda: plain_update(model, coefficients=[value * 2.0**-23 / members for value in integers]),
+            lambda: plain.update(range(members), [value * 2.0**-23 for value in integers]),
+            4 + 4,
         ),
     }
     rows: list[dict[str, object]] = []
-    for operation, (ours, plain) in pairs.items():
+    for operation, (ours, plainly, bytes_a_weight) in operations.items():
         # In turns, so that what else the machine does meets both.
-        taken = [(seconds(ours), seconds(plain)) for _ in range(repeats)]
+        taken = [(seconds(ours, device), seconds(plainly, device)) for _ in range(repeats)]
         our_seconds, plain_seconds = (min(column) for column in zip(*taken, strict=True))
         rows.append(
             {
-                "operation": operation,
-                "dtype": str(dtype).removeprefix("torch."),
+                "name": f"{operation}, {str(dtype).removeprefix('torch.')}",
+                "device": device.type,
                 "parameters": parameters,
                 "members": members,
                 "threads": threads,
                 "ours_seconds": round(our_seconds, 3),
                 "plain_seconds": round(plain_seconds, 3),
                 "ratio": round(plain_seconds / our_seconds, 1),
+                "gigabytes_per_second": round(bytes_a_weight * parameters / our_seconds / 1e9, 2),
+                "copy_gigabytes_per_second": round(copy_rate(device) / 1e9, 2),
+                "normals_per_second": round(members * parameters / our_seconds),
+                "cached_normals_per_second": round(cached_rate(dtype, device=device, threads=threads)),
             }
         )
     return rows
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
     work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes read and written in a second by a copy that no cache holds."""
+    source = torch.zeros(2**27, device=device)
+    target = torch.zeros_like(source)
+    return 2 * source.nbytes / min(seconds(lambda: target.copy_(source), device) for _ in range(5))
+
+
+def cached_rate(dtype: torch.dtype, *, device: torch.device, threads: int) -> float:
+    """Members' weights in a second where memory costs nothing: what making the noise alone allows."""
+    model = torch.nn.Module()
+    size = 2**22 if device.type == "cuda" else threads * 2**18
+    model.register_parameter(
+        "weight", torch.nn.Parameter(torch.zeros(size, dtype=dtype), requires_grad=False)
+    )
+    weights = Weights(model.to(device), seed=1, antithetic=False, include=[".*"], exclude=[], threads=threads)
+    return 20 * size / min(seconds(lambda: our_members(weights, members=20), device) for _ in range(3))
 
 
 def main() -> None:
@@ -139,17 +152,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="the fastest of so many runs counts")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [
         row
         for dtype in (torch.float32, torch.bfloat16)
-        for row in measure(dtype, members=options.members, threads=options.threads, repeats=options.repeats)
+        for row in measure(
+            dtype,
+            device=device,
+            members=options.members,
+            threads=options.threads,
+            repeats=options.repeats,
+        )
     ]
-    columns = ("operation", "dtype", "ours_seconds", "plain_seconds", "ratio")
-    print(f"{rows[0]['parameters']} parameters, {options.members} members, {options.threads} threads")
-    print("".join(f"{column:>15}" for column in columns))
-    for row in rows:
-        print("".join(f"{row[column]!s:>15}" for column in columns))
     write("noise", rows)
+    show("noise")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def main() -> None:
                 for workers in (1, 2)
             )
             row = {
-                "operation": "one and two workers",
+                "name": "one and two workers",
                 "members_per_second_1": round(one["members_per_second"], 2),
                 "members_per_second_2": round(two["members_per_second"], 2),
                 "ratio": round(two["members_per_second"] / one["members_per_second"], 3),
