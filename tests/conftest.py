@@ -1,5 +1,6 @@
 """Real parts that tests share: Redis servers on private sockets, gone when the tests are."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -13,6 +14,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from esft.queue import connect
+
+# Triton reads this when it is imported, whichever test of a process happens to be the first to do so: without a GPU its
+# interpreter runs the kernels.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def _redis_executable() -> str:

@@ -15,13 +15,21 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 REFERENCE = Scenario("1 worker", workers=1)
 SCENARIOS = [
-    Scenario("4 workers, claimSize 5", workers=4, settings=("workers.claimSize=5",)),
+    Scenario(
+        "4 workers, claimSize 5, masters split",
+        workers=4,
+        settings=("workers.claimSize=5", "workers.masterWeights=split"),
+    ),
     Scenario("2 workers, one killed three times", disturb=killing(seed=0, times=3)),
-    Scenario("2 workers, stopped and resumed", settings=("workers.claimSize=3",), disturb=interrupting(9)),
+    Scenario(
+        "2 workers, stopped and resumed",
+        settings=("workers.claimSize=3", "workers.masterWeights=host"),
+        disturb=interrupting(9),
+    ),
 ]
 SETTINGS = (
-    "evolution.generations=24",
-    "checkpoint.everyGenerations=7",
+    "evolution.generations=16",
+    "checkpoint.everyGenerations=5",
 )
 
 

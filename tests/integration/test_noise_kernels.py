@@ -3,12 +3,8 @@
 import importlib.util
 import itertools
 import math
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,10 +30,6 @@ pytestmark = [
     # Triton's interpreter computes with NumPy, which warns where weights are infinite or become so.
     pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning"),
 ]
-
-# Triton reads this when it is imported, which nothing does while tests are collected, but the first test here.
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 KEY = tensor_key(seed=5, name="model.layers.0.mlp.up_proj.weight")
@@ -391,64 +383,3 @@ def test_a_failing_task_is_not_lost_in_its_thread():
 def test_zero_threads_are_refused():
     with pytest.raises(ValueError, match="threads is 0"):
         CpuKernels(threads=0)
-
-
-# Run in a process of its own: the package is a copy whose place and cache folder the test spoils.
-PROBE = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from esft_worker.noise import cpu
-assert cpu.__file__.startswith(sys.argv[1]), cpu.__file__
-exec(sys.argv[2])
-print(cpu.CpuKernels().noise(1, generation=0, pair=0, start=0, count=4).tolist())
-"""
-
-
-def probe(package: Path, environment: dict[str, str], statement: str = "") -> str:
-    result = subprocess.run(
-        [sys.executable, "-c", PROBE, str(package), statement],
-        env={"PATH": os.environ["PATH"], **environment},
-        cwd=package,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return result.stdout.strip()
-
-
-@pytest.fixture(name="package")
-def _package(tmp_path):
-    source = Path(esft_worker.noise.__file__).parent
-    target = tmp_path / "lib" / "esft_worker" / "noise"
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-    (target.parent / "__init__.py").touch()
-    (target / "__pycache__").touch()  # a file: no folder can be made here, not even by root
-    return target.parent.parent
-
-
-def expected() -> str:
-    return str(CpuKernels().noise(1, generation=0, pair=0, start=0, count=4).tolist())
-
-
-def test_works_where_no_cache_folder_is_writable(package):
-    check = (
-        "from numba.core.caching import NullCache; assert isinstance(cpu._noise._compiled._cache, NullCache)"
-    )
-    assert probe(package, {"XDG_CACHE_HOME": "/dev/null"}, check) == expected()
-
-
-def test_works_when_the_cache_cannot_be_written(package, tmp_path):
-    cache = tmp_path / "cache"
-    spoil = f"import shutil; shutil.rmtree({str(cache)!r}); open({str(cache)!r}, 'w').close()"
-    assert probe(package, {"NUMBA_CACHE_DIR": str(cache)}, spoil) == expected()
-
-
-def test_works_when_the_cache_is_damaged(package, tmp_path):
-    cache = tmp_path / "cache"
-    probe(package, {"NUMBA_CACHE_DIR": str(cache)})
-    files = [path for path in cache.rglob("*") if path.is_file()]
-    assert {path.suffix for path in files} == {".nbi", ".nbc"}
-    for path in files:
-        path.write_bytes(path.read_bytes()[:20])
-    assert probe(package, {"NUMBA_CACHE_DIR": str(cache)}) == expected()

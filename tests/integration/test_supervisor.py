@@ -327,10 +327,12 @@ def children(pid: int) -> list[int]:
 
 
 def is_redis(pid: int) -> bool:
+    """Whether it runs: one that ended stays in /proc until its parent looks."""
     try:
-        return Path(f"/proc/{pid}/comm").read_text().startswith("redis-server")
+        _, name, state = re.split(r"[()]", Path(f"/proc/{pid}/stat").read_text(), maxsplit=2)
     except FileNotFoundError:
         return False
+    return name.startswith("redis-server") and not state.startswith(" Z")
 
 
 def test_ctrl_c_drains_and_the_same_command_continues(job: Job, expected: tuple[list[str], str]) -> None:
@@ -370,7 +372,7 @@ def test_a_killed_runner_leaves_no_process_and_the_run_goes_on(
     server = redis_of(process.pid)
     process.kill()
     process.communicate()
-    wait_until(lambda: workers_of(job) == {} and not Path(f"/proc/{server}").exists())
+    wait_until(lambda: workers_of(job) == {} and not is_redis(server))
     status = subprocess.run(
         [sys.executable, "-m", "esft.cli", "status", str(job.folder / "out"), "--output", "json"],
         capture_output=True, text=True, check=True, timeout=60,

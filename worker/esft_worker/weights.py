@@ -19,15 +19,7 @@ from esft.population import noise_source
 from esft.records import UpdateRecord
 from esft.spec import MasterWeights
 from esft_worker.masters import make_masters
-from esft_worker.noise import (
-    Kernels,
-    Slot,
-    Step,
-    TensorKey,
-    combine_digests,
-    kernels_for,
-    tensor_key,
-)
+from esft_worker.noise import Kernels, Slot, Step, TensorKey, combine_digests, kernels_for, tensor_key
 from esft_worker.noise.contract import perturbation_scale, update_scale
 
 _WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)

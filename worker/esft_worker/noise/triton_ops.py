@@ -4,7 +4,7 @@ A program handles rows of 4 elements, a Philox block a row: so the words stand w
 registers, and nothing is exchanged between threads. All numbers that change during a run are arguments, and
 kernels are compiled for none of them in particular. Multiplication and addition round separately, as fused
 ones are switched off in each launch. Philox's two halves of a product come from one wide multiplication,
-which Hopper has as a single instruction; `tl.umulhi` beside a product takes a tenth longer.
+which Hopper has as a single instruction; with `tl.umulhi` beside a product there are a tenth more instructions.
 
 With TRITON_INTERPRET=1 in the environment before triton is imported, Triton's interpreter runs the same
 kernels on the CPU. Tests do; it is far too slow for anything else.
