@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from esft.errors import EXIT_DRAINED
 from kube_parts import wait_until
 from operator_parts import RUNNING, Node, OperatorProcess, Runs, terminated, waiting
 from simulated_worker import SimulatedWorker
@@ -143,7 +144,12 @@ def test_a_worker_that_refuses_the_specification_fails_the_run(operator: Operato
 def test_a_drained_worker_is_no_failure(operator: OperatorProcess, runs: Runs, node: Node) -> None:
     runs.create()
     runs.wait_for(workers__ready=2)
-    runs.core.delete_namespaced_pod(runs.pods()[0].metadata.name, runs.namespace)
+    pod = runs.pods()[0]
+    runs.core.delete_namespaced_pod(pod.metadata.name, runs.namespace)
+    runs.wait_for(workers__ready=1)
+    # As the kubelet ends it: only then is it replaced.
+    runs.set_pod_status(pod, terminated(EXIT_DRAINED))
+    runs.core.delete_namespaced_pod(pod.metadata.name, runs.namespace, grace_period_seconds=0)
     runs.wait_for(workers__ready=2)
     assert runs.condition("WorkersReady")["status"] == "True"
     assert runs.status()["phase"] == "Running"
