@@ -6,11 +6,8 @@ machine, with the number of threads that suits it best. Generations that evaluat
 """
 
 import argparse
-import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,11 +20,9 @@ from esft.generation import prompt_indices
 from esft.spec import ESFineTuneSpec
 from esft_worker.assemble import task_recipe
 from esft_worker.source import default_cache, model_directory
+from finished_run import JOB, WARM_UP, esft_run
 from plain_loop import PlainLoop
 from rows import show, write
-
-JOB = Path("examples") / "countdown-tiny.yaml"
-WARM_UP = 2  # generations left out: the first wait for the slowest worker's start
 
 
 def plain_seconds(spec: ESFineTuneSpec, *, generations: int, threads: int, device: torch.device) -> float:
@@ -65,25 +60,10 @@ def plain_seconds(spec: ESFineTuneSpec, *, generations: int, threads: int, devic
 
 def our_seconds(job: Path, *, generations: int, workers: int, settings: list[str]) -> float:
     """Median time of a generation of `esft run`."""
+    settings = [*settings, f"evolution.generations={generations + WARM_UP}"]
     with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "run"
-        command = [
-            sys.executable,
-            "-m",
-            "esft.cli",
-            "run",
-            str(job),
-            "--workers",
-            str(workers),
-            "--output",
-            str(output),
-        ]
-        for setting in [*settings, f"evolution.generations={generations + WARM_UP}"]:
-            command += ["--set", setting]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    trained = [line for line in history if line["fitness"] is not None and line["evaluation"] is None]
-    return statistics.median(line["seconds"] for line in trained[WARM_UP:])
+        run = esft_run(job, workers=workers, settings=settings, output=Path(folder) / "run")
+    return statistics.median(line["seconds"] for line in run.trained)
 
 
 def main() -> None:

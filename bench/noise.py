@@ -79,9 +79,12 @@ def measure(
     our_members(weights, members=1)
     weights.apply([warm_up])
     plain_members(plain, members=1)
-    perturbed = (members + 1) * (
-        4 + dtype.itemsize
-    )  # bytes a weight that ours reads and writes, with the restoring
+    # Bytes a weight that ours reads and writes: for each member and the restoring, and for the update.
+    perturbed, updated = (members + 1) * (4 + dtype.itemsize), 4 + 4
+    bounds = {
+        "copy_gigabytes_per_second": round(copy_rate(device) / 1e9, 2),
+        "cached_normals_per_second": round(cached_rate(dtype, device=device, threads=threads)),
+    }
     operations: dict[str, tuple[Callable[[], object], Callable[[], object], int]] = {
         "perturb": (
             lambda: our_members(weights, members=members),
@@ -91,7 +94,7 @@ def measure(
         "update": (
             lambda: weights.apply([record]),
             lambda: plain.update(range(members), [value * 2.0**-23 for value in integers]),
-            4 + 4,
+            updated,
         ),
     }
     rows: list[dict[str, object]] = []
@@ -110,9 +113,8 @@ def measure(
                 "plain_seconds": round(plain_seconds, 3),
                 "ratio": round(plain_seconds / our_seconds, 1),
                 "gigabytes_per_second": round(bytes_a_weight * parameters / our_seconds / 1e9, 2),
-                "copy_gigabytes_per_second": round(copy_rate(device) / 1e9, 2),
                 "normals_per_second": round(members * parameters / our_seconds),
-                "cached_normals_per_second": round(cached_rate(dtype, device=device, threads=threads)),
+                **bounds,
             }
         )
     return rows
@@ -135,9 +137,9 @@ def copy_rate(device: torch.device) -> float:
 
 
 def cached_rate(dtype: torch.dtype, *, device: torch.device, threads: int) -> float:
-    """Members' weights in a second where memory costs nothing: what making the noise alone allows."""
+    """Members' weights in a second that stay in the last-level cache: what making the noise alone allows."""
     model = torch.nn.Module()
-    size = 2**22 if device.type == "cuda" else threads * 2**18
+    size = 2**22 if device.type == "cuda" else threads * 2**21
     model.register_parameter(
         "weight", torch.nn.Parameter(torch.zeros(size, dtype=dtype), requires_grad=False)
     )

@@ -20,8 +20,11 @@ def write(bench: str, rows: Sequence[Mapping[str, object]]) -> None:
 
 def show(bench: str | None = None) -> None:
     """Print the rows against the plain loop as a table, of one benchmark or of all."""
-    rows = [row for row in json.loads(ROWS.read_text()) if bench in {None, row["bench"]} and "ratio" in row]
-    rows = [row for row in rows if "plain_seconds" in row]
+    rows = [
+        row
+        for row in json.loads(ROWS.read_text())
+        if bench in {None, row["bench"]} and "plain_seconds" in row
+    ]
     columns = {
         "device": "device",
         "ours_seconds": "ours, s",

@@ -7,51 +7,17 @@ worker (its grading process, its share of Redis and the runner) has no core to i
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
+from finished_run import JOB, FinishedRun, esft_run
 from rows import write
 
-JOB = Path("examples") / "countdown-tiny.yaml"
-WARM_UP = 2  # generations left out: the first wait for the slowest worker's start and compile kernels
 
-
-def run(*, workers: int, generations: int, output: Path) -> dict[str, Any]:
-    """Summary and history of one run."""
-    command = [
-        sys.executable,
-        "-m",
-        "esft.cli",
-        "run",
-        str(JOB),
-        "--workers",
-        str(workers),
-        "--output",
-        str(output),
-    ]
-    command += ["--set", f"evolution.generations={generations}"]
-    cores = set(sorted(os.sched_getaffinity(0))[:workers])
-    subprocess.run(
-        command, check=True, stdout=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
-    history = [json.loads(line) for line in (output / "history.jsonl").read_text().splitlines()]
-    trained = [line for line in history if line["fitness"] is not None and line["evaluation"] is None][
-        WARM_UP:
-    ]
-    summary = json.loads((output / "summary.json").read_text())
-    return {
-        "members_per_second": sum(line["members"] for line in trained)
-        / sum(line["seconds"] for line in trained),
-        "queue_seconds": summary["stage_seconds"]["queue"] / workers,
-        "wall_seconds": summary["wall_seconds"],
-        "stage_seconds": summary["stage_seconds"],
-    }
+def members_per_second(run: FinishedRun) -> float:
+    """Over the generations that count."""
+    return sum(line["members"] for line in run.trained) / sum(line["seconds"] for line in run.trained)
 
 
 def main() -> None:
@@ -65,20 +31,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for pair in range(options.pairs):
             one, two = (
-                run(
+                esft_run(
+                    JOB,
                     workers=workers,
-                    generations=options.generations,
+                    settings=[f"evolution.generations={options.generations}"],
                     output=Path(folder) / f"{pair}-{workers}",
+                    cores=workers,
                 )
                 for workers in (1, 2)
             )
+            speeds = members_per_second(one), members_per_second(two)
+            stages = two.summary["stage_seconds"]
             row = {
                 "name": "one and two workers",
-                "members_per_second_1": round(one["members_per_second"], 2),
-                "members_per_second_2": round(two["members_per_second"], 2),
-                "ratio": round(two["members_per_second"] / one["members_per_second"], 3),
-                "queue_share_2": round(two["queue_seconds"] / two["wall_seconds"], 5),
-                "stage_seconds_2": two["stage_seconds"],
+                "members_per_second_1": round(speeds[0], 2),
+                "members_per_second_2": round(speeds[1], 2),
+                "ratio": round(speeds[1] / speeds[0], 3),
+                "queue_share_2": round(stages["queue"] / 2 / two.summary["wall_seconds"], 5),
+                "stage_seconds_2": stages,
             }
             rows.append(row)
             print(row, flush=True)

@@ -75,41 +75,36 @@ class Executor:
                 self._cluster.delete(JOBS, resource.namespace, action.name, uid=action.uid)
             case DeleteResource():
                 self._cluster.delete(RUNS, resource.namespace, resource.name, uid=resource.uid)
-            case RemoveFromRedis():
-                self._remove(action, resource, endpoint)
-            case _ if endpoint is None:
-                raise QueueUnavailableError("the URL of the run's Redis cannot be read")
+            case RemoveFromRedis(otherwise=Event() as event):
+                try:
+                    self._in_redis(action, run, resource, endpoint)
+                except EsftError as error:
+                    logger.warning("left in Redis", extra={"about": resource.about, "reason": str(error)})
+                    self.post(resource, event)
             case _:
                 self._in_redis(action, run, resource, endpoint)
         return None
 
     def _in_redis(
         self,
-        action: GrantAccess | FinishRun | ReopenRun,
+        action: GrantAccess | RemoveFromRedis | FinishRun | ReopenRun,
         run: Run | None,
         resource: Resource,
-        endpoint: Endpoint,
+        endpoint: Endpoint | None,
     ) -> None:
+        if endpoint is None:
+            raise QueueUnavailableError("the URL of the run's Redis cannot be read")
         match action:
             case GrantAccess():
                 if run is not None and resource.redis_secret is None:
                     self._grant(run, endpoint)
+            case RemoveFromRedis():
+                endpoint.remove(resource.uid)
             case FinishRun():
                 endpoint.finish(resource.uid, reason=action.reason, message=action.message)
             case ReopenRun():
                 if not endpoint.reopen(resource.uid, action.opening):
                     raise WorkersLeavingError("Workers of the finished run are still leaving.")
-
-    def _remove(self, action: RemoveFromRedis, resource: Resource, endpoint: Endpoint | None) -> None:
-        try:
-            if endpoint is None:
-                raise QueueUnavailableError("the URL of the run's Redis cannot be read")
-            endpoint.remove(resource.uid)
-        except EsftError as error:
-            if action.otherwise is None:
-                raise
-            logger.warning("left in Redis", extra={"about": resource.about, "reason": str(error)})
-            self.post(resource, action.otherwise)
 
     def write_status(self, resource: Resource, status: Manifest) -> Manifest:
         """Write the whole status; what is not in it goes."""

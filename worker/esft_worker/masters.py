@@ -113,22 +113,25 @@ class _StagedMasters(ABC):
             self._store(place, part, stage.copy_(working[place][part]))
 
     def read(self) -> Iterator[Sequence[Slot]]:
-        for place, part, stage in self._blocks():
-            self._fetch(place, part, stage)
-            yield [Slot(self._keys[place], stage, self._working[place][part], start=part.start)]
+        for _, _, slot in self._fetched():
+            yield [slot]
 
     def write(self) -> Iterator[Sequence[Slot]]:
-        for place, part, stage in self._blocks():
-            self._fetch(place, part, stage)
-            yield [Slot(self._keys[place], stage, self._working[place][part], start=part.start)]
-            self._store(place, part, stage)
+        for place, part, slot in self._fetched():
+            yield [slot]
+            self._store(place, part, slot.master)
 
     def tensors(self) -> list[torch.Tensor]:
         whole = [torch.empty(tensor.numel(), dtype=torch.float32) for tensor in self._working]
+        for place, part, slot in self._fetched():
+            whole[place][part] = slot.master.cpu()
+        return whole
+
+    def _fetched(self) -> Iterator[tuple[int, slice, Slot]]:
+        """Number of the tensor, part of it, and that part with its masters in the staging buffer."""
         for place, part, stage in self._blocks():
             self._fetch(place, part, stage)
-            whole[place][part] = stage.cpu()
-        return whole
+            yield place, part, Slot(self._keys[place], stage, self._working[place][part], start=part.start)
 
     def _blocks(self) -> Iterator[tuple[int, slice, torch.Tensor]]:
         """Number of the tensor, part of it, and the piece of the staging buffer for that part."""

@@ -111,6 +111,5 @@ class Replica:
         masters = read_masters(path)
         if masters is not None:
             return masters
-        names = self.weights.masters().keys()
         parameters = dict(self._load_engine(path).model.named_parameters())
-        return {name: parameters[name].detach() for name in names}
+        return {name: parameters[name].detach() for name in self.weights.names}

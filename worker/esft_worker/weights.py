@@ -99,6 +99,11 @@ class Weights:
             for name in sorted(parameters.keys() - names)
         ]
 
+    @property
+    def names(self) -> list[str]:
+        """Canonical names of the trained parameters."""
+        return [each.name for each in self._trained]
+
     def perturb(self, *, generation: int, member: int, sigma: float) -> None:
         """Write member's weights into the model: round(master + sigma * noise)."""
         pair, sign = noise_source(member, antithetic=self._antithetic)
@@ -165,8 +170,9 @@ class Weights:
         for slots in self._masters.write():
             squares += self._kernels.update(slots, steps)[-1]
             if self._anchor_l2 > 0:
-                for slot in slots:
-                    _pull(slot.master, self._base_of(slot), self._anchor_l2)
+                for master, base in self._beside_base(slots):
+                    # Each operation is rounded to float32 by itself, as anywhere.
+                    master.sub_((master - base).mul_(self._anchor_l2))
         return squares
 
     def drift(self) -> float:
@@ -176,12 +182,9 @@ class Weights:
         """
         away = own = 0.0
         for slots in self._masters.read():
-            for slot in slots:
-                base = self._base_of(slot)
-                for part in _parts(slot.master.numel()):
-                    values = base[part].to(slot.master.device, torch.float32)
-                    away += float((slot.master[part] - values).square().sum(dtype=torch.float64))
-                    own += float(values.square().sum(dtype=torch.float64))
+            for master, base in self._beside_base(slots):
+                away += float((master - base).square().sum(dtype=torch.float64))
+                own += float(base.square().sum(dtype=torch.float64))
         return (away / own) ** 0.5 if own else 0.0
 
     def digest(self) -> str:
@@ -209,9 +212,7 @@ class Weights:
         Raises:
             ValueError: names, shapes or dtypes are not those of the trained parameters.
         """
-        names = {each.name for each in self._trained}
-        if tensors.keys() != names:
-            odd = sorted(tensors.keys() ^ names)
+        if odd := sorted(tensors.keys() ^ self.names):
             raise ValueError(
                 f"masters are of other parameters than the model's: {', '.join(odd[:3])} and so on"
             )
@@ -230,6 +231,12 @@ class Weights:
     def _base_of(self, slot: Slot) -> torch.Tensor:
         """The base model's values, in host memory, of a slot's elements."""
         return self._by_key[slot.key].base[slot.start : slot.start + slot.master.numel()]
+
+    def _beside_base(self, slots: Sequence[Slot]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The masters, and the base model's values in float32 beside them, in parts that bound the temporaries."""
+        for slot in slots:
+            for part in slot.parts(_BLOCK):
+                yield part.master, self._base_of(part).to(part.master.device, torch.float32)
 
     def _frozen_digest(self, parameter: torch.nn.Parameter, key: TensorKey) -> int:
         values = parameter.detach().to(torch.float32).contiguous().view(-1)
@@ -278,16 +285,3 @@ def _take_over(name: str, parameter: torch.nn.Parameter, *, seed: int) -> _Train
     return _Trained(
         name, parameter, tensor_key(seed=seed, name=name), working, base=working.to("cpu", copy=True)
     )
-
-
-def _pull(master: torch.Tensor, base: torch.Tensor, share: float) -> None:
-    """Do master -= share * (master - base), each operation rounded to float32 by itself, as anywhere."""
-    for part in _parts(master.numel()):
-        values = master[part]
-        away = values - base[part].to(master.device, torch.float32)
-        values.sub_(away.mul_(share))
-
-
-def _parts(size: int) -> Iterator[slice]:
-    for start in range(0, size, _BLOCK):
-        yield slice(start, start + _BLOCK)

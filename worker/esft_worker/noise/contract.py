@@ -13,10 +13,10 @@ Changing anything here, the table included, changes the results of every run: ra
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,17 @@ class Slot:
                 f"a slot that starts at element {self.start}: not a multiple of {SLOT_ALIGNMENT}"
             )
 
+    def parts(self, at_once: int) -> Iterator[Self]:
+        """Itself in parts of `at_once` elements, a multiple of SLOT_ALIGNMENT; the last may be shorter."""
+        if self.master.numel() <= at_once:
+            yield self
+            return
+        for first in range(0, self.master.numel(), at_once):
+            part = slice(first, first + at_once)
+            yield replace(
+                self, master=self.master[part], working=self.working[part], start=self.start + first
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -114,6 +125,27 @@ class Step:
             raise ValueError("coefficients are larger than 2**24, or there are more than 65536 members")
         for pair in (min(self.pairs, default=0), max(self.pairs, default=0)):
             check_counter(generation=self.generation, pair=pair)
+
+
+class StepArrays(NamedTuple):
+    """Steps as the kernels take them: step s has the members [bounds[s], bounds[s + 1])."""
+
+    generations: npt.NDArray[np.uint32]
+    scales: npt.NDArray[np.float64]
+    bounds: npt.NDArray[np.int64]
+    pairs: npt.NDArray[np.uint32]
+    coefficients: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, steps: Sequence[Step]) -> Self:
+        """Put the steps one behind the other."""
+        return cls(
+            np.array([step.generation for step in steps], dtype=np.uint32),
+            np.array([step.scale for step in steps], dtype=np.float64),
+            np.cumsum([0, *(len(step.pairs) for step in steps)], dtype=np.int64),
+            np.array([pair for step in steps for pair in step.pairs], dtype=np.uint32),
+            np.array([value for step in steps for value in step.coefficients], dtype=np.int32),
+        )
 
 
 class Kernels(Protocol):

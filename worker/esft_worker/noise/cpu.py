@@ -23,14 +23,13 @@ import numpy as np
 import torch
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot, Step
+from esft_worker.noise.contract import Slot, Step, StepArrays
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_CHUNK = (
-    contract.SLOT_ALIGNMENT
-)  # elements a pass of the inner loops handles; a multiple of LANES and a divisor of 2**34
+# Elements that a pass of the inner loops handles: a multiple of LANES and a divisor of 2**34.
+_CHUNK = contract.SLOT_ALIGNMENT
 _TASK = 256 * _CHUNK  # elements a thread takes at a time
 
 _i32, _i64, _u16, _u32, _u64 = np.int32, np.int64, np.uint16, np.uint32, np.uint64
@@ -255,63 +254,40 @@ class CpuKernels:
         contract.check_counter(generation=generation, pair=pair)
         counter = (_u32(generation), _u32(pair))
         tasks = []
-        for slot in slots:
-            view, kernel = _PERTURB[slot.working.dtype]
-            master, working = slot.master.numpy(), slot.working.view(view).numpy()
-            tasks += [
-                partial(
-                    kernel,
-                    master[part],
-                    working[part],
-                    _u64(slot.key.noise),
-                    _i64(slot.start + part.start),
-                    *counter,
-                    _f32(scale),
-                )
-                for part in _parts(master.size)
-            ]
+        for part in _parts(slots):
+            view, kernel = _PERTURB[part.working.dtype]
+            weights = part.master.numpy(), part.working.view(view).numpy()
+            place = _u64(part.key.noise), _i64(part.start)
+            tasks.append(partial(kernel, *weights, *place, *counter, _f32(scale)))
         self._run(tasks)
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
-        generations = np.array([step.generation for step in steps], dtype=_u32)
-        scales = np.array([step.scale for step in steps], dtype=_f64)
-        bounds = np.cumsum([0, *(len(step.pairs) for step in steps)], dtype=_i64)
-        pairs = np.array([pair for step in steps for pair in step.pairs], dtype=_u32)
-        coefficients = np.array([value for step in steps for value in step.coefficients], dtype=_i32)
-        parts = [(slot, part) for slot in slots for part in _parts(slot.master.numel())]
+        arrays = StepArrays.of(steps)
+        parts = list(_parts(slots))
         squares = np.zeros((len(parts), len(steps)), dtype=_f64)
         self._run(
             [
                 partial(
                     _update,
-                    slot.master.numpy()[part],
-                    _u64(slot.key.noise),
-                    _i64(slot.start + part.start),
-                    generations,
-                    scales,
-                    bounds,
-                    pairs,
-                    coefficients,
+                    part.master.numpy(),
+                    _u64(part.key.noise),
+                    _i64(part.start),
+                    *arrays,
                     squares[row],
                 )
-                for row, (slot, part) in enumerate(parts)
+                for row, part in enumerate(parts)
             ]
         )
         return [float(value) for value in squares.sum(axis=0)]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        parts = [(row, part) for row, slot in enumerate(slots) for part in _parts(slot.master.numel())]
+        parts = [(row, part) for row, slot in enumerate(slots) for part in _parts([slot])]
         sums = self._run(
             [
-                partial(
-                    _digest,
-                    slots[row].master.numpy().view(_u32)[part],
-                    _u64(slots[row].key.digest),
-                    _i64(slots[row].start + part.start),
-                )
-                for row, part in parts
+                partial(_digest, part.master.numpy().view(_u32), _u64(part.key.digest), _i64(part.start))
+                for _, part in parts
             ]
         )
         digests = [0] * len(slots)
@@ -338,7 +314,7 @@ class CpuKernels:
         return [results[place] for place in range(len(tasks))]
 
 
-def _parts(size: int) -> Iterator[slice]:
-    """A tensor's tasks. They, and so the sums, do not depend on the threads."""
-    for first in range(0, size, _TASK):
-        yield slice(first, min(first + _TASK, size))
+def _parts(slots: Sequence[Slot]) -> Iterator[Slot]:
+    """The slots' tasks. They, and so the sums, do not depend on the threads."""
+    for slot in slots:
+        yield from slot.parts(_TASK)

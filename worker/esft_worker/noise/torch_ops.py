@@ -39,59 +39,46 @@ class TorchKernels:
 
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """See `Kernels.perturb`."""
-        for slot, part in _parts(slots):
-            normals = self.noise(
-                slot.key.noise,
-                generation=generation,
-                pair=pair,
-                start=slot.start + part.start,
-                count=part.stop - part.start,
-            )
-            change = normals.to(torch.float32).mul_(scale)
-            slot.working[part] = change.add_(slot.master[part])
+        for part in _parts(slots):
+            normals = self._noise_of(part, generation=generation, pair=pair)
+            part.working.copy_(normals.to(torch.float32).mul_(scale).add_(part.master))
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
         squares = torch.zeros(len(steps), dtype=torch.float64, device=self._device)
-        for slot, part in _parts(slots):
+        for part in _parts(slots):
             for row, step in enumerate(steps):
-                old = slot.master[part].to(torch.float64)
-                change = self._sum(slot, part, step).to(torch.float64).mul_(step.scale)
-                slot.master[part] = change.add_(old).to(torch.float32)
-                squares[row] += (slot.master[part].to(torch.float64) - old).square_().sum()
+                old = part.master.to(torch.float64)
+                change = self._sum(part, step).to(torch.float64).mul_(step.scale)
+                part.master.copy_(change.add_(old).to(torch.float32))
+                squares[row] += (part.master.to(torch.float64) - old).square_().sum()
         return [float(value) for value in squares]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        return [self._digest(slot) for slot in slots]
+        return [sum(self._digest(part) for part in _parts([slot])) % 2**64 for slot in slots]
 
-    def _sum(self, slot: Slot, part: slice, step: Step) -> torch.Tensor:
+    def _noise_of(self, slot: Slot, *, generation: int, pair: int) -> torch.Tensor:
+        return self.noise(
+            slot.key.noise, generation=generation, pair=pair, start=slot.start, count=slot.master.numel()
+        )
+
+    def _sum(self, slot: Slot, step: Step) -> torch.Tensor:
         """Sum of coefficient x noise over the step's members, int64."""
-        count = part.stop - part.start
-        total = torch.zeros(count, dtype=torch.int64, device=self._device)
+        total = torch.zeros_like(slot.master, dtype=torch.int64)
         for pair, coefficient in zip(step.pairs, step.coefficients, strict=True):
-            noise = self.noise(
-                slot.key.noise,
-                generation=step.generation,
-                pair=pair,
-                start=slot.start + part.start,
-                count=count,
-            )
-            total += coefficient * noise.to(torch.int64)
+            total += coefficient * self._noise_of(slot, generation=step.generation, pair=pair).to(torch.int64)
         return total
 
     def _digest(self, slot: Slot) -> int:
-        total = 0
-        for part in _blocks(slot.master.numel()):
-            index = torch.arange(slot.start + part.start, slot.start + part.stop, device=self._device)
-            bits = slot.master[part].view(torch.int32).to(torch.int64) & _LOW_WORD
-            mixed = (index * _signed(contract.SPLITMIX_INCREMENT) + _signed(slot.key.digest)) ^ bits
-            for shift, multiplier in zip(
-                contract.SPLITMIX_SHIFTS[:2], contract.SPLITMIX_MULTIPLIERS, strict=True
-            ):
-                mixed = (mixed ^ _shifted(mixed, shift)) * _signed(multiplier)
-            total += int((mixed ^ _shifted(mixed, contract.SPLITMIX_SHIFTS[2])).sum())
-        return total % 2**64
+        index = torch.arange(slot.start, slot.start + slot.master.numel(), device=self._device)
+        bits = slot.master.view(torch.int32).to(torch.int64) & _LOW_WORD
+        mixed = (index * _signed(contract.SPLITMIX_INCREMENT) + _signed(slot.key.digest)) ^ bits
+        for shift, multiplier in zip(
+            contract.SPLITMIX_SHIFTS[:2], contract.SPLITMIX_MULTIPLIERS, strict=True
+        ):
+            mixed = (mixed ^ _shifted(mixed, shift)) * _signed(multiplier)
+        return int((mixed ^ _shifted(mixed, contract.SPLITMIX_SHIFTS[2])).sum())
 
     def _normals(self, words: torch.Tensor) -> torch.Tensor:
         """Normal integers (int32) of 32-bit words (int64)."""
@@ -126,12 +113,6 @@ def _signed(word: int) -> int:
     return word - 2**64 if word >= 2**63 else word
 
 
-def _blocks(size: int) -> Iterator[slice]:
-    for start in range(0, size, _BLOCK):
-        yield slice(start, min(start + _BLOCK, size))
-
-
-def _parts(slots: Sequence[Slot]) -> Iterator[tuple[Slot, slice]]:
+def _parts(slots: Sequence[Slot]) -> Iterator[Slot]:
     for slot in slots:
-        for part in _blocks(slot.master.numel()):
-            yield slot, part
+        yield from slot.parts(_BLOCK)

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot, Step
+from esft_worker.noise.contract import Slot, Step, StepArrays
 
 _PART = 2**26  # elements a launch handles: bounds the sums that programs leave, 8 bytes each and step
 _ROWS = 256  # a program handles in 4 warps, 8 elements a thread
@@ -228,38 +228,25 @@ class TritonKernels:
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
-        bounds = [0]
-        for step in steps:
-            bounds.append(bounds[-1] + len(step.pairs))
-        arguments = (
-            len(steps),
-            self._tensor([step.generation for step in steps], torch.uint32),
-            self._tensor([step.scale for step in steps], torch.float64),
-            self._tensor(bounds, torch.int64),
-            self._tensor([pair for step in steps for pair in step.pairs], torch.uint32),
-            self._tensor([value for step in steps for value in step.coefficients], torch.int32),
-        )
-        total = self._tensor([0.0] * len(steps), torch.float64)
+        arrays = [torch.from_numpy(array).to(self._table.device) for array in StepArrays.of(steps)]
+        total = torch.zeros(len(steps), dtype=torch.float64, device=self._table.device)
         for _, slot in _parts(slots):
             size, block = slot.master.numel(), slot.start // contract.LANES
             squares = total.new_empty(self._programs(size), len(steps))
             place = (slot.master, size, self._table, slot.key.noise, block)
-            self._launch(_update, size, *place, *arguments, squares)
+            self._launch(_update, size, *place, len(steps), *arrays, squares)
             total += squares.sum(dim=0)
         return [float(value) for value in total.tolist()]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        total = self._tensor([0] * len(slots), torch.int64)
+        total = torch.zeros(len(slots), dtype=torch.int64, device=self._table.device)
         for row, slot in _parts(slots):
             size = slot.master.numel()
             sums = total.new_empty(self._programs(size))
             self._launch(_digest, size, slot.master, size, slot.key.digest, slot.start, sums)
             total[row] += sums.sum()
         return [value % 2**64 for value in total.tolist()]
-
-    def _tensor(self, values: Sequence[float], dtype: torch.dtype) -> torch.Tensor:
-        return torch.tensor(values, dtype=dtype).to(self._table.device)
 
     def _programs(self, size: int) -> int:
         return -(-size // (self._rows * contract.LANES))
@@ -273,6 +260,5 @@ class TritonKernels:
 def _parts(slots: Sequence[Slot]) -> Iterator[tuple[int, Slot]]:
     """The slots in portions of a launch's size, each with the number of its slot."""
     for row, slot in enumerate(slots):
-        for first in range(0, slot.master.numel(), _PART):
-            part = slice(first, first + _PART)
-            yield row, Slot(slot.key, slot.master[part], slot.working[part], slot.start + first)
+        for part in slot.parts(_PART):
+            yield row, part
