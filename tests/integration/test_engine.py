@@ -1,5 +1,6 @@
 """The transformers engine against `model.generate` and against itself, with real architectures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,7 @@ def test_a_completion_ends_at_the_end_of_sequence(model_folder: Path) -> None:
         for parameter in engine.model.parameters():
             parameter.zero_()  # all logits equal: greedy takes id 0, not the end
     assert engine.rollout(examples(), seed=0).tokens == 12 * len(PROMPTS)
-    engine._end_ids = [0, end_id]
+    engine._decoding = replace(engine._decoding, end_ids=(0, end_id))
     assert engine.rollout(examples(), seed=0).tokens == len(PROMPTS)
 
 

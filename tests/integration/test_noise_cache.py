@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import esft_worker.compiled
 import esft_worker.noise
 from esft_worker.noise import CpuKernels
 
@@ -42,6 +43,7 @@ def _package(tmp_path):
     source = Path(esft_worker.noise.__file__).parent
     target = tmp_path / "lib" / "esft_worker" / "noise"
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(esft_worker.compiled.__file__, target.parent)
     (target.parent / "__init__.py").touch()
     (target / "__pycache__").touch()  # a file: no folder can be made here, not even by root
     return target.parent.parent

@@ -1,37 +1,29 @@
-"""The engine for any decoder-only model that `transformers` can load.
+"""The engine for any decoder-only model that `transformers` can load: loading, prompts, batches.
 
-The decoding loop is our own rather than `model.generate`: sampling there draws from torch's global generator, which
-would tie a member's fitness to what its worker did before. It handles what ES needs (left padding, a key-value cache,
-greedy or temperature sampling, end of sequence) and nothing else.
+decoding.py turns a batch into tokens.
 
 Limits: models whose state is not a key-value cache (Mamba, RWKV) and encoder-decoder models are refused.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from esft.errors import SpecError
-from esft_worker.engine.interface import Drained, Rollout
+from esft_worker.engine import small_llama
+from esft_worker.engine.decoding import Decoding
+from esft_worker.engine.forward import Batch, Forward, ModelForward
+from esft_worker.engine.interface import Rollout
+from esft_worker.engine.small_llama import SmallLlama
 from esft_worker.file_modes import share
 from esft_worker.tasks import Example, Prompt
 
 _PREPARED_LISTS = 80  # the members' prompts and every evaluation shard's
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True, slots=True)
-class _Batch:
-    """Left-padded prompts; `rows` are their places in the list that was asked for."""
-
-    rows: tuple[int, ...]
-    input_ids: torch.Tensor
-    attention_mask: torch.Tensor
 
 
 class TransformersEngine:
@@ -63,14 +55,16 @@ class TransformersEngine:
         self.model = _load_model(directory, dtype=_DTYPES[dtype], device=device)
         self._tokenizer = _load_tokenizer(directory)
         self._device = device
-        self._max_new_tokens = max_new_tokens
-        self._temperature = temperature
         self._batch_size = batch_size
-        forward = inspect.signature(self.model.forward).parameters
-        self._takes_positions = "position_ids" in forward
-        self._takes_logits_to_keep = "logits_to_keep" in forward
-        self._end_ids = _end_of_sequence_ids(self.model, self._tokenizer)
-        self._batches: dict[tuple[Prompt, ...], list[_Batch]] = {}
+        self._decoding = Decoding(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            end_ids=_end_of_sequence_ids(self.model, self._tokenizer),
+        )
+        self._forward: Forward = (
+            SmallLlama(self.model) if small_llama.fits(self.model) else ModelForward(self.model)
+        )
+        self._batches: dict[tuple[Prompt, ...], list[Batch]] = {}
 
     def rollout(
         self, examples: Sequence[Example], *, seed: int, should_stop: Callable[[], bool] = lambda: False
@@ -80,10 +74,12 @@ class TransformersEngine:
         finite = True
         generator = torch.Generator().manual_seed(seed)
         for batch in self._prepare(examples):
-            generated, batch_finite = self._decode(batch, generator=generator, should_stop=should_stop)
+            completed, batch_finite = self._decoding.complete(
+                batch, forward=self._forward, generator=generator, should_stop=should_stop
+            )
             finite = finite and batch_finite
-            for row, ids in zip(batch.rows, generated, strict=True):
-                token_ids[row] = tuple(ids)
+            for row, ids in zip(batch.rows, completed, strict=True):
+                token_ids[row] = ids
         completions = self._tokenizer.batch_decode(token_ids, skip_special_tokens=True)
         return Rollout(completions=tuple(completions), token_ids=tuple(token_ids), finite=finite)
 
@@ -101,7 +97,7 @@ class TransformersEngine:
         self._tokenizer.save_pretrained(directory)
         share(Path(directory), like="config.json")
 
-    def _prepare(self, examples: Sequence[Example]) -> list[_Batch]:
+    def _prepare(self, examples: Sequence[Example]) -> list[Batch]:
         """Tokenise once for as long as the same prompts are asked for; alike lengths share a batch."""
         key = tuple(example.prompt for example in examples)
         if key not in self._batches:
@@ -130,74 +126,24 @@ class TransformersEngine:
         if not ids:
             raise SpecError("spec.task: a prompt has no tokens. Fix: give every example a prompt.")
         longest = getattr(self.model.config, "max_position_embeddings", None)
-        if longest is not None and len(ids) + self._max_new_tokens > longest:
+        new = self._decoding.max_new_tokens
+        if longest is not None and len(ids) + new > longest:
             raise SpecError(
-                f"spec.decoding.maxNewTokens: a prompt of {len(ids)} tokens and {self._max_new_tokens} new ones "
+                f"spec.decoding.maxNewTokens: a prompt of {len(ids)} tokens and {new} new ones "
                 f"exceed the model's {longest} positions. Fix: lower it to {max(longest - len(ids), 0)} or less, "
                 "or shorten the prompts."
             )
         return list(ids)
 
-    def _pad(self, rows: Sequence[int], token_ids: Sequence[Sequence[int]]) -> _Batch:
+    def _pad(self, rows: Sequence[int], token_ids: Sequence[Sequence[int]]) -> Batch:
         width = max(len(token_ids[row]) for row in rows)
-        input_ids = torch.full((len(rows), width), self._end_ids[0], dtype=torch.long)
+        input_ids = torch.full((len(rows), width), self._decoding.end_ids[0], dtype=torch.long)
         attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
         for place, row in enumerate(rows):
             ids = token_ids[row]
             input_ids[place, width - len(ids) :] = torch.tensor(ids)
             attention_mask[place, width - len(ids) :] = 1
-        return _Batch(tuple(rows), input_ids.to(self._device), attention_mask.to(self._device))
-
-    @torch.inference_mode()
-    def _decode(
-        self, batch: _Batch, *, generator: torch.Generator, should_stop: Callable[[], bool]
-    ) -> tuple[list[list[int]], bool]:
-        """Generate for one batch; returns each row's tokens up to its end, and whether all logits were finite."""
-        size, width = batch.input_ids.shape
-        mask = torch.ones((size, width + self._max_new_tokens), dtype=torch.long, device=self._device)
-        mask[:, :width] = batch.attention_mask
-        positions = (mask.cumsum(dim=-1) - 1).clamp_(min=0)
-        end_ids = torch.tensor(self._end_ids, device=self._device)
-        generated = torch.empty((size, self._max_new_tokens), dtype=torch.long, device=self._device)
-        ended = torch.zeros(size, dtype=torch.bool, device=self._device)
-        finite = torch.ones((), dtype=torch.bool, device=self._device)
-        cache = DynamicCache(config=self.model.config)
-        step_ids, start, length = batch.input_ids, 0, 0
-        for length in range(1, self._max_new_tokens + 1):
-            if should_stop():
-                raise Drained
-            stop = width + length - 1
-            logits = self._logits(step_ids, mask[:, :stop], positions[:, start:stop], cache)
-            finite &= torch.isfinite(logits).all()
-            chosen = self._choose(logits, generator)
-            generated[:, length - 1] = chosen
-            ended |= torch.isin(chosen, end_ids)
-            if bool(ended.all()):
-                break
-            step_ids, start = chosen.unsqueeze(1), stop
-        rows = generated[:, :length].tolist()
-        return [_up_to_end(row, self._end_ids) for row in rows], bool(finite)
-
-    def _logits(
-        self, input_ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
-    ) -> torch.Tensor:
-        """Next-token logits [batch, vocabulary]."""
-        arguments: dict[str, Any] = {"past_key_values": cache, "use_cache": True}
-        if self._takes_positions:
-            arguments["position_ids"] = positions
-        if self._takes_logits_to_keep:
-            arguments["logits_to_keep"] = 1
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=mask, **arguments).logits
-        return logits[:, -1]
-
-    def _choose(self, logits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """The next token of each row. Sampling draws on the CPU, so that a seed means the same on any device."""
-        if self._temperature == 0:
-            return logits.argmax(dim=-1)
-        cumulative = torch.softmax(logits.float() / self._temperature, dim=-1).cumsum(dim=-1)
-        uniform = torch.rand((logits.shape[0], 1), generator=generator).to(self._device)
-        chosen = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True).squeeze(1)
-        return chosen.clamp_(max=logits.shape[1] - 1)
+        return Batch(tuple(rows), input_ids.to(self._device), attention_mask.to(self._device))
 
 
 def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) -> Any:
@@ -233,7 +179,7 @@ def _load_tokenizer(directory: Path) -> Any:
     )
 
 
-def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
+def _end_of_sequence_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
     """Every id that ends a completion: the generation config may name several."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ids = configured if isinstance(configured, list) else [configured]
@@ -243,15 +189,7 @@ def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
             "spec.model.source: neither the tokenizer nor generation_config.json names an end-of-sequence token. "
             "Fix: set eos_token in the tokenizer's configuration."
         )
-    return list(dict.fromkeys(ids))
-
-
-def _up_to_end(ids: list[int], end_ids: list[int]) -> list[int]:
-    """Cut after the first end-of-sequence token."""
-    for place, token_id in enumerate(ids):
-        if token_id in end_ids:
-            return ids[: place + 1]
-    return ids
+    return tuple(dict.fromkeys(ids))
 
 
 def _first_line(error: Exception) -> str:

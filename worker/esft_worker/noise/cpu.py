@@ -12,20 +12,18 @@ Rejected: Numba's `parallel=True` (its threading layers do not survive a fork an
 extensions (a compiler or a wheel for every platform).
 """
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import torch
 
+from esft_worker.compiled import Kernel, inlined
 from esft_worker.noise import contract
 from esft_worker.noise.contract import Slot, Step, StepArrays
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 # Elements that a pass of the inner loops handles: a multiple of LANES and a divisor of 2**34.
@@ -51,38 +49,7 @@ _S0, _S1, _S2 = map(_u64, contract.SPLITMIX_SHIFTS)
 _MIX0, _MIX1 = map(_u64, contract.SPLITMIX_MULTIPLIERS)
 
 
-def _inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a part of a kernel; it becomes code of the kernels that call it."""
-    return cast("Callable[P, R]", numba.njit(function))
-
-
-class _Kernel(Generic[P, R]):
-    """A function compiled on its first call that runs without the interpreter lock.
-
-    The compiled code is kept on disk where a folder of Numba's choice is writable. Where none is, or the disk
-    is full, or what lies there is damaged, it is compiled for this process alone.
-    """
-
-    def __init__(self, function: Callable[P, R]) -> None:
-        self._function = function
-        try:
-            self._compiled = _compiled(function, cache=True)
-        except RuntimeError:  # no folder is writable
-            self._compiled = _compiled(function, cache=False)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return self._compiled(*args, **kwargs)
-        except (OSError, EOFError, pickle.UnpicklingError):  # the cache's: kernels raise none of them
-            self._compiled = _compiled(self._function, cache=False)
-            return self._compiled(*args, **kwargs)
-
-
-def _compiled(function: Callable[P, R], *, cache: bool) -> Callable[P, R]:
-    return cast("Callable[P, R]", numba.njit(nogil=True, cache=cache)(function))
-
-
-@_inlined
+@inlined
 def _fill_words(words: Any, key: Any, block: Any, generation: Any, pair: Any) -> None:
     """Philox-4x32-10 of blocks [block, block + 256), over which the low word of `block` never carries."""
     low, high = _u32(block), _u64(block) >> _WORD_BITS
@@ -100,7 +67,7 @@ def _fill_words(words: Any, key: Any, block: Any, generation: Any, pair: Any) ->
         words[4 * i + 3] = _u32(c3)
 
 
-@_inlined
+@inlined
 def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
     """Normal integers of the chunk of elements that begins at `start`; `words` is scratch."""
     _fill_words(words, key, _u64(start) >> _u64(2), generation, pair)
@@ -114,7 +81,7 @@ def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: An
         normals[i] = (magnitude ^ negative) - negative
 
 
-@_inlined
+@inlined
 def _bfloat16_bits(value: Any) -> Any:
     """Round to nearest, ties to even; a NaN stays one."""
     bits = _f32(value).view(_u32)
@@ -122,7 +89,7 @@ def _bfloat16_bits(value: Any) -> Any:
     return _u16(rounded if value == value else _u32(0x7FC0))  # noqa: PLR0124
 
 
-@_inlined
+@inlined
 def _float16_bits(value: Any) -> Any:
     """Round to nearest, ties to even, subnormal results included; a NaN stays one."""
     bits = _f32(value).view(_u32)
@@ -136,7 +103,7 @@ def _float16_bits(value: Any) -> Any:
     return _u16(((bits >> _u32(16)) & _u32(0x8000)) | rounded)
 
 
-@_Kernel
+@Kernel
 def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
     words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
     for first in range(0, out.size, _CHUNK):
@@ -145,7 +112,7 @@ def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
         out[first : first + count] = normals[:count]
 
 
-@_Kernel
+@Kernel
 def _perturb_float32(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
@@ -157,7 +124,7 @@ def _perturb_float32(
             target[i] = source[i] + scale * _f32(normals[i])
 
 
-@_Kernel
+@Kernel
 def _perturb_bfloat16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
@@ -169,7 +136,7 @@ def _perturb_bfloat16(
             target[i] = _bfloat16_bits(source[i] + scale * _f32(normals[i]))
 
 
-@_Kernel
+@Kernel
 def _perturb_float16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
@@ -181,7 +148,7 @@ def _perturb_float16(
             target[i] = _float16_bits(source[i] + scale * _f32(normals[i]))
 
 
-@_Kernel
+@Kernel
 def _update(
     master: Any,
     key: Any,
@@ -214,7 +181,7 @@ def _update(
             squares[step] += square
 
 
-@_Kernel
+@Kernel
 def _digest(bits: Any, key: Any, start: Any) -> Any:
     total = _u64(0)
     for i in range(bits.size):

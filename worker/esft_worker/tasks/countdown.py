@@ -7,8 +7,9 @@ prompt opens the reasoning; `compact` for models of a few million parameters, wh
 
 from collections.abc import Collection, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -64,13 +65,13 @@ class Countdown(Task[CountdownOptions]):
         """Grade as the paper does: 0.1 x format + answer, the answer being right or not."""
         instance = _instance(example)
         if self.options.style == "compact":
-            answer = parse(completion)
-            form = float(answer is not None)
+            judgement = judge(completion, instance)
+            form = float(judgement.well_formed)
         else:
             response = THINK + completion if self.options.style == "text" else completion
-            answer = parse(last_answer(response))
+            judgement = judge(last_answer(response), instance)
             form = format_score(response)
-        correct = float(is_correct(answer, instance))
+        correct = float(judgement.correct)
         return Grade(reward=FORMAT_WEIGHT * form + correct, score=correct)
 
     def _generated(self, split: Split, size: int, *, exclude: Collection[InstanceKey]) -> list[Instance]:
@@ -152,6 +153,20 @@ def last_answer(response: str) -> str:
         answer = response[start + len(ANSWER) : end]
         position = end + len(ANSWER_END)
     return answer
+
+
+class Judgement(NamedTuple):
+    """Whether an answer is an expression, and one that solves its instance."""
+
+    well_formed: bool
+    correct: bool
+
+
+@lru_cache(maxsize=16_384)  # the members of a generation give mostly the same answers
+def judge(answer: str, instance: Instance) -> Judgement:
+    """Judge an answer."""
+    expression = parse(answer)
+    return Judgement(well_formed=expression is not None, correct=is_correct(expression, instance))
 
 
 def is_correct(answer: Expression | None, instance: Instance) -> bool:
