@@ -179,6 +179,15 @@ def test_replicas_with_any_number_of_threads_agree():
     assert len(digests) == 1
 
 
+def test_predicting_the_time_of_updates_changes_nothing():
+    _, weights = make(torch.bfloat16)
+    before = weights.digest()
+    one, none = record([7, 1, 2**24]), record([0, 0, 0])
+    assert weights.seconds_to_apply([]) == weights.seconds_to_apply([none]) == 0
+    assert weights.seconds_to_apply([one, none]) > 0
+    assert weights.digest() == before
+
+
 def test_results_of_noise_version_1_never_change():
     model = torch.nn.Linear(31, 17)
     for parameter in model.parameters():

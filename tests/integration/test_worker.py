@@ -133,11 +133,21 @@ def test_a_run_ends_with_log_checkpoints_and_evaluation(model: Path, queue: RunQ
     assert CheckpointState.read(tmp_path / "generation-000005").digest == result["digest"]
 
 
+@pytest.fixture(params=["checkpoint loaded", "checkpoint replayed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How a worker goes on from a checkpoint: the other way is predicted to take longer."""
+    replaying = 1.0 if request.param == "checkpoint replayed" else 3.0
+    monkeypatch.setattr("esft_worker.weights.Weights.seconds_to_apply", lambda *_: replaying)
+    monkeypatch.setattr("esft_worker.replica.seconds_to_read", lambda *_: 2.0)
+    return request.param
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_checkpoint_goes_on_exactly_without_redis(
-    model: Path, queue: RunQueue, tmp_path: Path, dtype: str
+    model: Path, queue: RunQueue, tmp_path: Path, dtype: str, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Stop after a checkpoint, lose Redis, go on from the checkpoint alone: the same log and digest."""
+    caplog.set_level("INFO", logger="esft_worker.replica")
     spec = spec_of(model, model={"dtype": dtype})
     expected = work(spec, queue, tmp_path / "whole")
     expected_log = log_of(queue)
@@ -156,6 +166,7 @@ def test_a_checkpoint_goes_on_exactly_without_redis(
     queue.delete()
     assert work(spec, queue, tmp_path / "parts") == expected
     assert log_of(queue) == expected_log
+    assert way in caplog.messages
 
 
 def test_a_late_worker_replays_the_log_from_the_base_model(
@@ -267,6 +278,7 @@ def test_other_settings_are_refused(model: Path, queue: RunQueue, tmp_path: Path
         worker.run()
 
 
+@pytest.mark.usefixtures("way")
 def test_a_checkpoint_of_other_settings_or_with_wrong_weights_is_not_used(
     model: Path, queue: RunQueue, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from esft_worker.file_modes import share
 STATE_FILE = "state.json"
 LOG_FILE = "esft_log.jsonl"
 MASTERS_FILE = "esft_masters.safetensors"
+_SAMPLE = 2**25  # bytes
 _FOLDER = re.compile(r"generation-(\d{6,})")
 
 
@@ -138,6 +140,21 @@ def read_masters(directory: Path) -> dict[str, torch.Tensor] | None:
     """The fp32 masters of a checkpoint by canonical name; None where the model's own file holds them."""
     path = directory / MASTERS_FILE
     return load_file(path) if path.exists() else None
+
+
+def seconds_to_read(directory: Path) -> float:
+    """Predict how long reading a checkpoint's masters takes, from the first megabytes of the file.
+
+    Raises:
+        OSError: there are none.
+    """
+    masters = directory / MASTERS_FILE
+    files = [masters] if masters.exists() else list(directory.glob("*.safetensors"))
+    size = sum(path.stat().st_size for path in files)
+    start = time.perf_counter()
+    with max(files, key=lambda path: path.stat().st_size, default=masters).open("rb", buffering=0) as file:
+        sample = len(file.read(_SAMPLE))
+    return (time.perf_counter() - start) * size / max(sample, 1)
 
 
 def _generation_of(path: Path) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from esft.records import UpdateRecord
-from esft_worker.checkpoint import CheckpointState, CheckpointStore, read_log, read_masters
+from esft_worker.checkpoint import CheckpointState, CheckpointStore, read_log, read_masters, seconds_to_read
 from esft_worker.engine import Engine
 from esft_worker.weights import Weights
 
@@ -73,22 +73,37 @@ class Replica:
         self.apply(log)
 
     def restore_checkpoint(self) -> None:
-        """Jump to the newest checkpoint of this run whose digest holds; without one, stay at the base model."""
+        """Jump to the newest checkpoint of this run whose digest holds; without one, stay at the base model.
+
+        Its masters are read from it, or made anew from its log, whichever is predicted to take less time.
+        """
         for path, state in self._checkpoints.candidates(fingerprint=self._fingerprint):
             try:
                 log = read_log(path)
-                self.weights.load_masters(self._masters_of(path))
+                replays = self._replaying_is_faster(path, log)
+                if replays:
+                    self.rebuild(log)
+                else:
+                    self.weights.load_masters(self._masters_of(path))
             except (OSError, ValueError, KeyError) as error:
                 logger.warning("checkpoint passed over", extra={"path": str(path), "reason": str(error)})
                 continue
             if len(log) == state.generation and self.weights.digest() == state.digest:
                 self.log = log
-                logger.info("checkpoint loaded", extra={"path": str(path), "generation": state.generation})
+                logger.info(
+                    "checkpoint replayed" if replays else "checkpoint loaded",
+                    extra={"path": str(path), "generation": state.generation},
+                )
                 return
             logger.warning(
                 "checkpoint passed over", extra={"path": str(path), "reason": "its digest does not hold"}
             )
-        self.weights.reset()
+        self.rebuild([])
+
+    def _replaying_is_faster(self, path: Path, log: Sequence[UpdateRecord]) -> bool:
+        replay, read = self.weights.seconds_to_apply(log), seconds_to_read(path)
+        logger.debug("a checkpoint's cost", extra={"replay_seconds": replay, "read_seconds": read})
+        return replay < read
 
     def save_checkpoint(self, *, writer: str) -> Path:
         """Write weights(generation) as a checkpoint; the working weights are the unperturbed ones afterwards."""

@@ -9,6 +9,7 @@ Limits: the model stays on one device and keeps its parameters' storage while th
 """
 
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -150,6 +151,22 @@ class Weights:
         for each in passes:
             squares = self._update(each)
         return float(squares**0.5)
+
+    def seconds_to_apply(self, records: Sequence[UpdateRecord]) -> float:
+        """Predict how long `apply` would take, from the largest record on a copy of some weights."""
+        steps = [self._step(record) for record in records]
+        largest = max(steps, key=lambda step: len(step.pairs), default=None)
+        if largest is None or not largest.pairs:
+            return 0.0
+        each = max(self._trained, key=lambda each: each.working.numel())
+        copy = each.working[:_BLOCK].to(torch.float32, copy=True)
+        slots = [Slot(each.key, copy, copy)]
+        self._kernels.update(slots, [largest])  # may compile
+        start = time.perf_counter()
+        self._kernels.update(slots, [largest])
+        sampled = len(largest.pairs) * copy.numel()
+        due = sum(len(step.pairs) for step in steps) * sum(each.working.numel() for each in self._trained)
+        return (time.perf_counter() - start) * due / sampled
 
     def _step(self, record: UpdateRecord) -> Step:
         coefficients: dict[int, int] = {}
