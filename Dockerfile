@@ -52,6 +52,11 @@ ARG TORCH_REQUIREMENT=torch
 #   triton* nvidia/cudnn/lib/libcudnn_* nvidia/cu13/lib/*cusolver* nvidia/cu13/lib/*nvperf* nvidia/nvshmem/lib/*.bc
 # is 2.3 GB. The rest of CUDA is what `import torch` itself loads.
 ARG LEAVE_OUT=
+# Triton compiles a small launcher in C for each of its kernels, in the worker. Empty for processors alone.
+ARG C_COMPILER="gcc libc6-dev"
+RUN if [ -n "${C_COMPILER}" ]; then \
+      apt-get update && apt-get install --yes --no-install-recommends ${C_COMPILER} && rm -rf /var/lib/apt/lists/*; \
+    fi
 COPY --from=requirements /worker.txt /tmp/requirements.txt
 COPY constraints/dev.txt /tmp/constraints.txt
 RUN pip --python /opt/esft/bin/python install --no-cache-dir \

@@ -236,7 +236,8 @@ def _program(name: str) -> str:
 
 
 def _build(target: str) -> None:
-    options = ["--build-arg", f"LEAVE_OUT={' '.join(FOR_GPUS_ALONE)}"] if target == "worker" else []
+    leave_out = {"LEAVE_OUT": " ".join(FOR_GPUS_ALONE), "C_COMPILER": ""} if target == "worker" else {}
+    options = [part for name, value in leave_out.items() for part in ("--build-arg", f"{name}={value}")]
     tag = f"{IMAGE.format(target)}:{TAG}"
     run(HACK / "image-build", tag, ROOT, "--target", target, *options, timeout=1800)
 

@@ -1,0 +1,111 @@
+"""What a worker that joins late pays: replaying the log or reading a checkpoint's masters: `bench/late_join.py`.
+
+A GPT of 100 million parameters in bfloat16, generations of 30 members. Beside each figure stands what the worker
+predicts when it chooses. Reading is measured from the disk and again from the system's page cache.
+"""
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from esft.records import UpdateRecord
+from esft_worker.checkpoint import (
+    MASTERS_FILE,
+    CheckpointState,
+    CheckpointStore,
+    read_masters,
+    seconds_to_read,
+)
+from esft_worker.weights import Weights
+from noise import gpt
+from rows import write
+
+MEMBERS = 30
+REPLAYED = (1, 4, 16)
+
+
+def log(generations: int) -> list[UpdateRecord]:
+    """Updates of 30 members with coefficients of full size."""
+    draw = random.Random(0)
+    return [
+        UpdateRecord(
+            generation=generation,
+            sigma=1e-3,
+            step=5e-4,
+            exponent=-24,
+            coefficients=tuple(draw.randint(-(2**24), 2**24) for _ in range(MEMBERS)),
+            fitness=(),
+        )
+        for generation in range(generations)
+    ]
+
+
+def forget(path: Path) -> None:
+    """Drop a file from the page cache."""
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def seconds(action: Callable[[], object]) -> float:
+    """Wall time."""
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    weights = Weights(
+        gpt(torch.bfloat16),
+        seed=0,
+        antithetic=False,
+        include=[".*"],
+        exclude=[],
+        threads=torch.get_num_threads(),
+    )
+    rows = []
+    for generations in REPLAYED:
+        records = log(generations)
+        predicted = weights.seconds_to_apply(records)
+        rows.append(
+            {
+                "name": f"replay {generations} generations",
+                "seconds": round(seconds(lambda records=records: weights.apply(records)), 2),
+                "predicted_seconds": round(predicted, 2),
+            }
+        )
+        print(rows[-1], flush=True)
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        path = CheckpointStore(Path(folder), keep=1).save(
+            CheckpointState(0, weights.digest(), "bench"),
+            save_model=lambda _: None,
+            masters=weights.masters(),
+            log=[],
+            writer="bench",
+        )
+
+        def load() -> None:
+            weights.load_masters(read_masters(path) or {})
+
+        for name, prepare in (("from disk", forget), ("from the page cache", lambda _: None)):
+            prepare(path / MASTERS_FILE)
+            predicted = seconds_to_read(path)
+            prepare(path / MASTERS_FILE)  # of which that has read some
+            rows.append(
+                {
+                    "name": f"read a checkpoint {name}",
+                    "seconds": round(seconds(load), 2),
+                    "predicted_seconds": round(predicted, 2),
+                }
+            )
+            print(rows[-1], flush=True)
+    write("late_join", rows)
+
+
+if __name__ == "__main__":
+    main()
