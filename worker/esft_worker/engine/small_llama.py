@@ -31,6 +31,9 @@ _MOST_PARAMETERS: Final = 100_000_000
 _LONG_STEP: Final = 32
 """From so many tokens on, torch's attention with its blocks is faster than the kernel."""
 
+_FED_AT_ONCE: Final = 256
+"""Tokens that pass through a feed-forward part together: of more, what is inside it would not stay in the cache."""
+
 _FIXED_ROTARY: Final = frozenset({"default", "linear", "llama3", "yarn"})
 
 _f32 = np.float32
@@ -135,7 +138,8 @@ class _SmallLlamaSequences:
                     for all_of in (stream, attended)
                 )
             stream.addmm_(attended, block.output)
-            self._feed_forward(block, stream)
+            for some in stream.split(_FED_AT_ONCE):
+                self._feed_forward(block, some)
         self._length += input_ids.shape[1]
         return torch.mm(self._normalized(stream, model.norm), model.vocabulary)
 
