@@ -1,6 +1,7 @@
 """What the decoding loop asks of a model: logits of the next token, one or a few tokens at a time.
 
-`ModelForward` asks a `transformers` model; small_llama.py computes the same for one architecture in fewer operations.
+`ModelForward` asks a `transformers` model. small_llama.py computes the same for one architecture in fewer operations;
+cuda_graphs.py starts a model's operations all at once.
 """
 
 import inspect
@@ -67,9 +68,9 @@ class ModelForward:
         self._takes_positions = "position_ids" in arguments
         self._takes_logits_to_keep = "logits_to_keep" in arguments
 
-    def begin(self, attention_mask: torch.Tensor, *, room: int) -> Sequences:
+    def begin(self, attention_mask: torch.Tensor, *, room: int) -> "ModelSequences":
         """See `Forward.begin`."""
-        return _ModelSequences(self, attention_mask, room=room)
+        return ModelSequences(self, attention_mask, room=room)
 
     def logits(
         self, input_ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: DynamicCache
@@ -88,20 +89,28 @@ class ModelForward:
         return DynamicCache(config=self._model.config)
 
 
-class _ModelSequences:
+class ModelSequences:
+    """`Sequences` whose cache grows with each step.
+
+    Attributes:
+        cache: keys and values so far, [sequences, heads, tokens, head size] in each layer.
+    """
+
     def __init__(self, forward: ModelForward, attention_mask: torch.Tensor, *, room: int) -> None:
         self._forward = forward
         self._mask = torch.cat([attention_mask, attention_mask.new_ones(len(attention_mask), room)], dim=1)
         self._positions = (self._mask.cumsum(dim=-1) - 1).clamp_(min=0)
-        self._cache = forward.empty_cache()
+        self.cache = forward.empty_cache()
         self._length = 0
 
     def step(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """See `Sequences.step`."""
         start, self._length = self._length, self._length + input_ids.shape[1]
         return self._forward.logits(
-            input_ids, self._mask[:, : self._length], self._positions[:, start : self._length], self._cache
+            input_ids, self._mask[:, : self._length], self._positions[:, start : self._length], self.cache
         )
 
     def keep(self, rows: torch.Tensor) -> None:
+        """See `Sequences.keep`."""
         self._mask, self._positions = self._mask[rows], self._positions[rows]
-        self._cache.batch_select_indices(rows)
+        self.cache.batch_select_indices(rows)

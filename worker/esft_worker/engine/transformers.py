@@ -14,7 +14,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from esft.errors import SpecError
-from esft_worker.engine import small_llama
+from esft_worker.engine import cuda_graphs, small_llama
+from esft_worker.engine.cuda_graphs import GraphedForward
 from esft_worker.engine.decoding import Decoding
 from esft_worker.engine.forward import Batch, Forward, ModelForward
 from esft_worker.engine.interface import Rollout
@@ -61,9 +62,7 @@ class TransformersEngine:
             temperature=temperature,
             end_ids=_end_of_sequence_ids(self.model, self._tokenizer),
         )
-        self._forward: Forward = (
-            SmallLlama(self.model) if small_llama.fits(self.model) else ModelForward(self.model)
-        )
+        self._forward = _forward_of(self.model)
         self._batches: dict[tuple[Prompt, ...], list[Batch]] = {}
 
     def rollout(
@@ -163,6 +162,13 @@ def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) ->
     model.requires_grad_(requires_grad=False)
     model.eval()
     return model.to(device)
+
+
+def _forward_of(model: Any) -> Forward:
+    """The fastest forward pass for a model. It follows from model and device, so that like workers agree."""
+    if small_llama.fits(model):
+        return SmallLlama(model)
+    return GraphedForward(model) if cuda_graphs.fits(model) else ModelForward(model)
 
 
 def _load_tokenizer(directory: Path) -> Any:
