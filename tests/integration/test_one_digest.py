@@ -60,7 +60,7 @@ if torch.cuda.is_available():
 
 @pytest.fixture(name="folder", scope="module")
 def _folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_random_model(tmp_path_factory.mktemp("model"))
+    return save_random_model(tmp_path_factory.mktemp("model"), words=8)
 
 
 def log() -> list[UpdateRecord]:
