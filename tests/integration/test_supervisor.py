@@ -66,7 +66,7 @@ WORKER = textwrap.dedent('''
         log("error", "the GPU is on fire")
         sys.exit(70)
     spec = load(pathlib.Path(options.spec)).spec
-    queue = RunQueue(connect(os.environ["ESFT_REDIS_URL"], patience_seconds=60), options.run)
+    queue = RunQueue(connect(os.environ["ESFT_REDIS_URL"], patience_seconds=20), options.run)
     queue.join(options.name, fingerprint=fingerprint(spec), ttl_milliseconds=60_000, info="")
     records, claims = [], 0
     seconds = float(os.environ.get("FAKE_ITEM_SECONDS", "0"))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from esft.spec import ESFineTuneSpec, fingerprint
 from random_models import save_random_model
 
 pytestmark = pytest.mark.integration
+
+PROGRAM = ("-m", "esft_worker")
 
 
 @pytest.fixture
@@ -51,8 +53,8 @@ def queue(redis_url: str, redis_client: Any) -> Iterator[RunQueue]:
 def start(job: Path, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started = []
 
-    def start(*options: str, url: str = redis_url) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "esft_worker", "--spec", str(job), "--run", "process", "--name", "w"]
+    def start(*options: str, url: str = redis_url, program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
+        command = [sys.executable, *program, "--spec", str(job), "--run", "process", "--name", "w"]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "ESFT_REDIS_URL": url}
         process = subprocess.Popen(
             [*command, "--checkpoints", str(tmp_path / "checkpoints"), *options],
@@ -118,6 +120,19 @@ def test_a_worker_that_is_asked_to_stop_gives_its_leases_back_and_exits_143(
     assert log[-1]["event"] == "drained"
     state = queue.state()
     assert (state.phase, state.outstanding, state.workers) == ("Running", 0, 0)
+
+
+def test_a_worker_whose_runner_and_redis_are_gone_ends_by_itself(
+    start: Callable[..., subprocess.Popen[str]], unused_port: int
+) -> None:
+    patient = "import esft_worker.__main__ as worker; worker.ORPHAN_SECONDS = 1.0; worker.main()"
+    process = start("--follow-stdin", url=f"redis://127.0.0.1:{unused_port}", program=("-c", patient))
+    assert process.stdin is not None
+    process.stdin.close()
+    process.stdin = None
+    code, log = ends(process)
+    assert code == 143
+    assert log[-1]["event"] == "ended without having drained"
 
 
 def test_ctrl_c_of_the_terminal_is_left_to_the_runner(

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -29,6 +30,9 @@ from esft_worker.source import default_cache
 logger = logging.getLogger("esft_worker")
 
 REDIS_PATIENCE_SECONDS = 600.0
+ORPHAN_SECONDS = (
+    60.0  # to drain in once standard input has ended: nobody may be left to end one that waits for Redis
+)
 
 
 def main() -> None:
@@ -117,6 +121,9 @@ def _stop_on_signals(*, follow_stdin: bool) -> threading.Event:
             while os.read(0, 4096):
                 pass
             stop.set()
+            time.sleep(ORPHAN_SECONDS)
+            logger.warning("ended without having drained")
+            os._exit(EXIT_DRAINED)
 
         threading.Thread(target=follow, name="stdin", daemon=True).start()
     return stop
