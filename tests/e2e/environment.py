@@ -49,6 +49,7 @@ FOR_GPUS_ALONE: Final = (
 SMALLER: Final = {
     "evolution.generations": 48,
     "evolution.population": 16,
+    "evolution.promptsPerGeneration": 512,  # so that new pods are ready before the run is over
     "evaluation.everyGenerations": 8,
     "checkpoint.everyGenerations": 5,
     "workers.claimSize": 2,
