@@ -5,7 +5,6 @@ predicts when it chooses. Reading is measured from the disk and again from the s
 """
 
 import os
-import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from esft.records import UpdateRecord
 from esft_worker.checkpoint import (
     MASTERS_FILE,
     CheckpointState,
@@ -22,27 +20,11 @@ from esft_worker.checkpoint import (
     seconds_to_read,
 )
 from esft_worker.weights import Weights
-from noise import gpt
+from noise import gpt, random_update
 from rows import write
 
 MEMBERS = 30
 REPLAYED = (1, 4, 16)
-
-
-def log(generations: int) -> list[UpdateRecord]:
-    """Updates of 30 members with coefficients of full size."""
-    draw = random.Random(0)
-    return [
-        UpdateRecord(
-            generation=generation,
-            sigma=1e-3,
-            step=5e-4,
-            exponent=-24,
-            coefficients=tuple(draw.randint(-(2**24), 2**24) for _ in range(MEMBERS)),
-            fitness=(),
-        )
-        for generation in range(generations)
-    ]
 
 
 def forget(path: Path) -> None:
@@ -70,7 +52,7 @@ def main() -> None:
     )
     rows = []
     for generations in REPLAYED:
-        records = log(generations)
+        records = [random_update(MEMBERS, generation=generation) for generation in range(generations)]
         predicted = weights.seconds_to_apply(records)
         rows.append(
             {

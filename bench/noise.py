@@ -62,6 +62,19 @@ def our_members(weights: Weights, *, members: int) -> None:
     weights.restore()
 
 
+def random_update(members: int, *, generation: int = 0) -> UpdateRecord:
+    """An update with coefficients of full size."""
+    draw = random.Random(generation)
+    return UpdateRecord(
+        generation=generation,
+        sigma=SIGMA,
+        step=STEP / members,
+        exponent=-23,
+        coefficients=tuple(draw.randint(-(2**24), 2**24) for _ in range(members)),
+        fitness=(),
+    )
+
+
 def measure(
     dtype: torch.dtype, *, device: torch.device, members: int, threads: int, repeats: int
 ) -> list[dict[str, object]]:
@@ -70,11 +83,7 @@ def measure(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = Weights(model, seed=1, antithetic=False, include=[".*"], exclude=[], threads=threads)
     plain = PlainLoop(model, None, sigma=SIGMA, learning_rate=STEP)
-    generator = random.Random(0)
-    integers = tuple(generator.randint(-(2**24), 2**24) for _ in range(members))
-    record = UpdateRecord(
-        generation=0, sigma=SIGMA, step=STEP / members, exponent=-23, coefficients=integers, fitness=()
-    )
+    record = random_update(members)
     warm_up = UpdateRecord(generation=0, sigma=SIGMA, step=0.0, exponent=0, coefficients=(1,), fitness=())
     our_members(weights, members=1)
     weights.apply([warm_up])
@@ -93,7 +102,7 @@ def measure(
         ),
         "update": (
             lambda: weights.apply([record]),
-            lambda: plain.update(range(members), [value * 2.0**-23 for value in integers]),
+            lambda: plain.update(range(members), [value * 2.0**-23 for value in record.coefficients]),
             updated,
         ),
     }

@@ -16,8 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from esft.document import load
 from esft.generation import prompt_indices
-from esft_worker.assemble import task_recipe
-from esft_worker.engine import TransformersEngine
+from esft_worker.assemble import load_engine, task_recipe
 from esft_worker.engine.forward import ModelForward
 from esft_worker.source import default_cache, model_directory
 from finished_run import JOB
@@ -54,20 +53,10 @@ def member_rows(job: Path) -> list[dict[str, object]]:
     directory = model_directory(spec.model.source, revision=None, token=None, cache=default_cache())
     _, examples = task_recipe(spec).build()
     chosen = [examples.train[index] for index in prompt_indices(spec, 0, available=len(examples.train))]
-
-    def make_engine() -> TransformersEngine:
-        return TransformersEngine(
-            directory,
-            dtype=spec.model.dtype,
-            device=torch.device("cpu"),
-            max_new_tokens=spec.decoding.max_new_tokens,
-            temperature=0.0,
-            batch_size=spec.decoding.batch_size,
-        )
-
-    engine = make_engine()
+    cpu = torch.device("cpu")
+    engine = load_engine(spec, directory, device=cpu)
     with patch("esft_worker.engine.small_llama.fits", return_value=False):
-        with_modules = make_engine()
+        with_modules = load_engine(spec, directory, device=cpu)
     loop = PlainLoop(engine.model, AutoTokenizer.from_pretrained(directory), sigma=0.0, learning_rate=0.0)
     prompts = [str(example.prompt) for example in chosen]
     plain = median_seconds(

@@ -1,5 +1,6 @@
 """Tiny random models in Hugging Face format, so that tests run real architectures without a model hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,16 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} {{ message['content'] }} {% endfor %}"
     "{% if add_generation_prompt %}assistant {% endif %}"
 )
+
+
+def left_padded(
+    lengths: Sequence[int], vocabulary: int, *, seed: int = 1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random prompts of these lengths and their attention mask, [prompts, width]."""
+    width = max(lengths)
+    mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
+    ids = torch.randint(0, vocabulary, mask.shape, generator=torch.Generator().manual_seed(seed))
+    return ids * mask, mask
 
 
 def save_random_model(

@@ -12,21 +12,13 @@ from esft_worker.engine import cuda_graphs
 from esft_worker.engine.cuda_graphs import GraphedForward, Step
 from esft_worker.engine.decoding import Decoding
 from esft_worker.engine.forward import Batch, Forward, ModelForward
+from random_models import SHAPE as SMALL
+from random_models import left_padded
 
 pytestmark = pytest.mark.integration
 
 VOCABULARY = 60
-SHAPE = {
-    "vocab_size": VOCABULARY,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-}
+SHAPE = {**SMALL, "vocab_size": VOCABULARY, "max_position_embeddings": 256, "initializer_range": 0.3}
 CONFIGS = {"llama": LlamaConfig, "qwen2": Qwen2Config, "gemma": GemmaConfig}
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -48,10 +40,8 @@ def graphed(model: torch.nn.Module) -> GraphedForward:
 
 
 def batch_of(lengths: tuple[int, ...], device: str = "cpu", *, seed: int = 1) -> Batch:
-    width = max(lengths)
-    mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
-    ids = torch.randint(0, VOCABULARY, mask.shape, generator=torch.Generator().manual_seed(seed))
-    return Batch(tuple(range(len(lengths))), (ids * mask).to(device), mask.to(device))
+    ids, mask = left_padded(lengths, VOCABULARY, seed=seed)
+    return Batch(tuple(range(len(lengths))), ids.to(device), mask.to(device))
 
 
 def logits_of(forward: Forward, batch: Batch, keeps: dict[int, list[int]]) -> list[torch.Tensor]:

@@ -10,7 +10,7 @@ from esft_worker.engine import small_llama
 from esft_worker.engine.decoding import Decoding
 from esft_worker.engine.forward import Batch, Forward, ModelForward, Sequences
 from esft_worker.engine.small_llama import SmallLlama
-from random_models import CONFIGS, save_random_model
+from random_models import CONFIGS, left_padded, save_random_model
 
 pytestmark = pytest.mark.integration
 
@@ -52,23 +52,19 @@ def random_model(seed: int = 0, **options: object) -> LlamaForCausalLM:
     return model.requires_grad_(requires_grad=False).eval()
 
 
-def prompts(lengths: tuple[int, ...], *, seed: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded ids and their mask."""
-    width = max(lengths)
-    mask = torch.tensor([[0] * (width - length) + [1] * length for length in lengths])
-    ids = torch.randint(0, VOCABULARY, mask.shape, generator=torch.Generator().manual_seed(seed))
-    return ids * mask, mask
-
-
 def logits_of(forward: Forward, lengths: tuple[int, ...], steps: tuple[int, ...]) -> list[torch.Tensor]:
     """Logits after the prompts and after each step of so many tokens; after the first, every second one stays."""
-    ids, mask = prompts(lengths)
+    ids, mask = left_padded(lengths, VOCABULARY)
     with torch.inference_mode():
         sequences = forward.begin(mask, room=sum(steps))
         found = [sequences.step(ids)]
         sequences.keep(torch.arange(0, len(lengths), 2))
         for place, count in enumerate(steps):
-            found.append(sequences.step(prompts((count,) * len(range(0, len(lengths), 2)), seed=place)[0]))
+            found.append(
+                sequences.step(
+                    left_padded((count,) * len(range(0, len(lengths), 2)), VOCABULARY, seed=place)[0]
+                )
+            )
     return found
 
 
@@ -157,7 +153,7 @@ def test_ended_sequences_leave_and_change_nothing(
     make: type[ModelForward | SmallLlama], temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = random_model()
-    ids, mask = prompts((5, 2, 7, 7, 4, 6, 3, 7) * 4)
+    ids, mask = left_padded((5, 2, 7, 7, 4, 6, 3, 7) * 4, VOCABULARY)
     batch = Batch(tuple(range(len(ids))), ids, mask)
     decoding = Decoding(max_new_tokens=24, temperature=temperature, end_ids=tuple(range(0, VOCABULARY, 5)))
 

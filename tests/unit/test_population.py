@@ -113,9 +113,8 @@ def test_quantised_coefficients_are_within_a_part_in_2_to_the_24(coefficients):
 @given(finite_fitness)
 def test_quantising_twice_changes_nothing(coefficients):
     once, exponent = quantise([value / 4 for value in coefficients])
-    assume(
-        max(map(abs, once)) < 2**24
-    )  # rounded up to a power of two, the largest takes a larger unit the next time
+    # Rounded up to a power of two, the largest takes a larger unit the next time.
+    assume(max(map(abs, once)) < 2**24)
     restored = [math.ldexp(each, exponent) for each in once]
     integers, again = quantise(restored)
     assert [math.ldexp(each, again) for each in integers] == restored

@@ -30,9 +30,8 @@ from esft_worker.source import default_cache
 logger = logging.getLogger("esft_worker")
 
 REDIS_PATIENCE_SECONDS = 600.0
-ORPHAN_SECONDS = (
-    60.0  # to drain in once standard input has ended: nobody may be left to end one that waits for Redis
-)
+ORPHAN_SECONDS = 60.0
+"""To drain in once standard input has ended: nobody may be left to end a worker that waits for Redis."""
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,6 +48,22 @@ class Place:
     hub_token: str | None = None
 
 
+def load_engine(spec: ESFineTuneSpec, directory: Path, *, device: torch.device) -> TransformersEngine:
+    """The engine that a spec asks for, with the model of a folder.
+
+    Raises:
+        SpecError: the folder holds no model that the engine can run.
+    """
+    return TransformersEngine(
+        directory,
+        dtype=spec.model.dtype,
+        device=device,
+        max_new_tokens=spec.decoding.max_new_tokens,
+        temperature=spec.decoding.temperature,
+        batch_size=spec.decoding.batch_size,
+    )
+
+
 def build_replica(
     spec: ESFineTuneSpec, place: Place, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Replica:
@@ -56,16 +73,7 @@ def build_replica(
         SpecError: there is no such model, or none of its parameters is selected.
         Drained: the worker was asked to stop while the model was made.
     """
-
-    def load_engine(directory: Path) -> TransformersEngine:
-        return TransformersEngine(
-            directory,
-            dtype=spec.model.dtype,
-            device=place.device,
-            max_new_tokens=spec.decoding.max_new_tokens,
-            temperature=spec.decoding.temperature,
-            batch_size=spec.decoding.batch_size,
-        )
+    load = partial(load_engine, spec, device=place.device)
 
     def make_weights(model: torch.nn.Module) -> Weights:
         return Weights(
@@ -87,10 +95,10 @@ def build_replica(
         progress=_logged_progress(should_stop),
     )
     return Replica(
-        engine=load_engine(base),
+        engine=load(base),
         make_weights=make_weights,
         checkpoints=CheckpointStore(place.checkpoints, keep=spec.checkpoint.keep),
-        load_engine=load_engine,
+        load_engine=load,
         fingerprint=fingerprint(spec),
     )
 

@@ -220,7 +220,9 @@ class _RecordedSequences:
         size = self._step.sequences
         while size // 2 >= max(len(rows), _FEWEST):
             size //= 2
+        if size == self._step.sequences:
+            return
         smaller = self._forward.step_for(size, self._step.capacity)
-        if smaller is not None and size < self._step.sequences:
+        if smaller is not None:
             smaller.go_on(self._step, self._rows)
             self._step, self._rows = smaller, torch.arange(len(rows), device=rows.device)

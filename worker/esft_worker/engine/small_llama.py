@@ -130,23 +130,38 @@ class _SmallLlamaSequences:
         tokens = input_ids.numel()
         stream = model.buffer("stream", tokens, model.embedding.shape[1])
         torch.index_select(model.embedding, 0, input_ids.flatten(), out=stream)
+        new = input_ids.shape[1]
+        mask = self._mask(new) if new >= _LONG_STEP else None
         for block, cache in zip(model.blocks, self._cache, strict=True):
-            attended = self._attend(block, cache, stream, new=input_ids.shape[1])
+            attended = self._attend(block, cache, stream, new=new, mask=mask)
             if block is model.blocks[-1]:  # what follows is needed at the last position alone
-                stream, attended = (
-                    all_of[input_ids.shape[1] - 1 :: input_ids.shape[1]].contiguous()
-                    for all_of in (stream, attended)
-                )
+                stream, attended = (all_of[new - 1 :: new].contiguous() for all_of in (stream, attended))
             stream.addmm_(attended, block.output)
             for some in stream.split(_FED_AT_ONCE):
                 self._feed_forward(block, some)
-        self._length += input_ids.shape[1]
+        self._length += new
         return torch.mm(self._normalized(stream, model.norm), model.vocabulary)
 
+    def _mask(self, new: int) -> torch.Tensor:
+        """Which places each new token sees, [sequences, 1, new, places]; padding sees itself, or it would be NaN."""
+        places = torch.arange(self._length + new)
+        own = places[self._length :, None]
+        seen = (places >= self._first[:, None])[:, None, :] & (places <= own) | (places == own)
+        return seen[:, None]
+
     def _attend(
-        self, block: _Block, cache: tuple[torch.Tensor, torch.Tensor], stream: torch.Tensor, *, new: int
+        self,
+        block: _Block,
+        cache: tuple[torch.Tensor, torch.Tensor],
+        stream: torch.Tensor,
+        *,
+        new: int,
+        mask: torch.Tensor | None,
     ) -> torch.Tensor:
-        """What each token's heads gather, [tokens, heads x head size]; the cache takes the new keys and values."""
+        """What each token's heads gather, [tokens, heads x head size]; the cache takes the new keys and values.
+
+        With a mask, torch's attention is used.
+        """
         model = self._model
         tokens = len(stream)
         normed = self._normalized(stream, block.attention_norm)
@@ -158,28 +173,23 @@ class _SmallLlamaSequences:
         _rotate(key.numpy(), *self._angles, self._length, new)
         _store(key.numpy(), keys, self._length, new)
         _store(value.numpy(), values, self._length, new)
-        if new >= _LONG_STEP:
-            return self._attend_in_blocks(query, cache, new=new)
+        if mask is not None:
+            return self._attend_in_blocks(query, cache, mask)
         attended = model.buffer("attended", tokens, query.shape[1])
         _attend(query.numpy(), keys, values, self._first.numpy(), self._length, new, attended.numpy())
         return attended
 
     def _attend_in_blocks(
-        self, query: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor], *, new: int
+        self, query: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
     ) -> torch.Tensor:
-        end = self._length + new
-        places = torch.arange(end)
-        seen = places[None, :] <= places[self._length :, None]
-        mask = seen & (
-            (places >= self._first[:, None])[:, None, :] | (places == places[self._length :, None])
-        )
+        new, end = mask.shape[2:]
         keys, values = (part[:, :, :end] for part in cache)
         heads = query.view(len(self._first), new, self._model.heads, -1).transpose(1, 2)
         attended = scaled_dot_product_attention(
             heads,
             keys,
             values,
-            attn_mask=mask[:, None],
+            attn_mask=mask,
             enable_gqa=self._model.heads != self._model.key_heads,
         )
         return attended.transpose(1, 2).reshape(query.shape)
