@@ -76,6 +76,11 @@ class Run(Runs):
 
         return wait_until(there, seconds, lambda: f"{count} ready pods, not {self.ready_pods()}")[0]
 
+    def exit_codes(self) -> set[int]:
+        """Of the containers that have ended."""
+        containers = (each for pod in self.pods() for each in pod.status.container_statuses or ())
+        return {each.state.terminated.exit_code for each in containers if each.state.terminated}
+
     def delete_pod(self, name: str, *, kill: bool = False) -> None:
         """As an eviction would, or as a node that is lost."""
         how = ("--grace-period=0", "--force") if kill else ("--wait=false",)
