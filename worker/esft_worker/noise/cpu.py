@@ -28,12 +28,13 @@ R = TypeVar("R")
 
 # Elements that a pass of the inner loops handles: a multiple of LANES and a divisor of 2**34.
 _CHUNK = contract.SLOT_ALIGNMENT
+_HALF = _CHUNK // 8  # of its blocks of four
 _TASK = 256 * _CHUNK  # elements a thread takes at a time
 
 _i32, _i64, _u16, _u32, _u64 = np.int32, np.int64, np.uint16, np.uint32, np.uint64
 _f32, _f64 = np.float32, np.float64
 
-_TABLE = contract.quantile_table()
+_TABLE = contract.quantile_table().view(_i32)
 _M0, _M1 = map(_u64, contract.PHILOX_MULTIPLIERS)
 _W0, _W1 = map(_u64, contract.PHILOX_WEYL)
 _ROUNDS = contract.PHILOX_ROUNDS
@@ -51,33 +52,51 @@ _MIX0, _MIX1 = map(_u64, contract.SPLITMIX_MULTIPLIERS)
 
 @inlined
 def _fill_words(words: Any, key: Any, block: Any, generation: Any, pair: Any) -> None:
-    """Philox-4x32-10 of blocks [block, block + 256), over which the low word of `block` never carries."""
+    """Philox-4x32-10 of blocks [block, block + 256), over which the low word of `block` never carries.
+
+    `words` is uint64, each with two of Philox's words. A word is kept in 64 bits, of which the upper half may be
+    anything until it is multiplied: that is the one multiplication of vectors that processors have.
+    Two blocks go side by side, because one alone has each operation wait for the last.
+    """
     low, high = _u32(block), _u64(block) >> _WORD_BITS
-    for i in range(_CHUNK // 4):
-        c0, c1, c2, c3 = _u64(_u32(low + _u32(i))), high, _u64(generation), _u64(pair)
-        k0, k1 = key & _LOW_WORD, key >> _WORD_BITS
+    for i in range(_HALF):
+        a0, a1, a2, a3 = _u64(_u32(low + _u32(i))), high, _u64(generation), _u64(pair)
+        b0, b1, b2, b3 = _u64(_u32(low + _u32(i + _HALF))), high, _u64(generation), _u64(pair)
+        k0, k1 = key, key >> _WORD_BITS
         for _ in range(_ROUNDS):
-            p0, p1 = _M0 * c0, _M1 * c2
-            c0, c1 = (p1 >> _WORD_BITS) ^ c1 ^ k0, p1 & _LOW_WORD
-            c2, c3 = (p0 >> _WORD_BITS) ^ c3 ^ k1, p0 & _LOW_WORD
-            k0, k1 = (k0 + _W0) & _LOW_WORD, (k1 + _W1) & _LOW_WORD
-        words[4 * i] = _u32(c0)
-        words[4 * i + 1] = _u32(c1)
-        words[4 * i + 2] = _u32(c2)
-        words[4 * i + 3] = _u32(c3)
+            p0, p1 = _M0 * (a0 & _LOW_WORD), _M1 * (a2 & _LOW_WORD)
+            q0, q1 = _M0 * (b0 & _LOW_WORD), _M1 * (b2 & _LOW_WORD)
+            a0, a1, a2, a3 = (p1 >> _WORD_BITS) ^ a1 ^ k0, p1, (p0 >> _WORD_BITS) ^ a3 ^ k1, p0
+            b0, b1, b2, b3 = (q1 >> _WORD_BITS) ^ b1 ^ k0, q1, (q0 >> _WORD_BITS) ^ b3 ^ k1, q0
+            k0, k1 = k0 + _W0, k1 + _W1
+        words[2 * i] = (a0 & _LOW_WORD) | (a1 << _WORD_BITS)
+        words[2 * i + 1] = (a2 & _LOW_WORD) | (a3 << _WORD_BITS)
+        words[2 * (i + _HALF)] = (b0 & _LOW_WORD) | (b1 << _WORD_BITS)
+        words[2 * (i + _HALF) + 1] = (b2 & _LOW_WORD) | (b3 << _WORD_BITS)
+
+
+@inlined
+def _float_bits(word: Any) -> Any:
+    """Of the tail probability that the word stands for, in units of 2**-32."""
+    return _f32(_i32((word >> _u32(1)) | _u32(1))).view(_u32)
 
 
 @inlined
 def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
-    """Normal integers of the chunk of elements that begins at `start`; `words` is scratch."""
+    """Normal integers of the chunk of elements that begins at `start`; `words` is scratch.
+
+    Looking up has a loop of its own: without fast gathers, one loop for everything takes half as long again.
+    """
     _fill_words(words, key, _u64(start) >> _u64(2), generation, pair)
+    word = words.view(_u32)
     for i in range(_CHUNK):
-        word = words[i]
-        bits = _f32(_i32((word >> _u32(1)) | _u32(1))).view(_u32)
-        entry = _TABLE[(bits >> _FRACTION_BITS) & _INDEX_MASK]
-        fall = ((entry & _SLOPE_MASK) * (bits & _FRACTION_MASK)) >> _FALL_SHIFT
-        magnitude = _i32(entry >> _SLOPE_BITS) - _i32(fall)
-        negative = -_i32(word & _u32(1))
+        normals[i] = _i32((_float_bits(word[i]) >> _FRACTION_BITS) & _INDEX_MASK)
+    for i in range(_CHUNK):
+        normals[i] = _TABLE[_u32(normals[i])]
+    for i in range(_CHUNK):
+        entry, fraction = _u32(normals[i]), _float_bits(word[i]) & _FRACTION_MASK
+        magnitude = _i32(entry >> _SLOPE_BITS) - _i32(((entry & _SLOPE_MASK) * fraction) >> _FALL_SHIFT)
+        negative = -_i32(word[i] & _u32(1))
         normals[i] = (magnitude ^ negative) - negative
 
 
@@ -105,7 +124,7 @@ def _float16_bits(value: Any) -> Any:
 
 @Kernel
 def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
-    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
     for first in range(0, out.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
         count = min(_CHUNK, out.size - first)
@@ -116,7 +135,7 @@ def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
 def _perturb_float32(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
-    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
         source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
@@ -128,7 +147,7 @@ def _perturb_float32(
 def _perturb_bfloat16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
-    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
         source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
@@ -140,7 +159,7 @@ def _perturb_bfloat16(
 def _perturb_float16(
     master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
-    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
     for first in range(0, master.size, _CHUNK):
         _fill_normals(normals, words, key, start + first, generation, pair)
         source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
@@ -161,7 +180,7 @@ def _update(
     squares: Any,
 ) -> None:
     """Step s has scales[s] and the members [bounds[s], bounds[s + 1]); its squared change is added to squares[s]."""
-    words, normals = np.empty(_CHUNK, _u32), np.empty(_CHUNK, _i32)
+    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
     total = np.empty(_CHUNK, _i64)
     for first in range(0, master.size, _CHUNK):
         weights = master[first : first + _CHUNK]
