@@ -26,7 +26,7 @@ def test_the_charts_pods_pass_restricted():
 def test_a_deleted_run_leaves_nothing(runs):
     runs.apply(smaller())
     runs.wait_generation(2)
-    (pod, *_) = runs.ready_pods()
+    (pod, *_) = runs.wait_ready_pods(2)
     assert "automountServiceAccountToken: false" in runs.kubectl("get", "pod", pod, "-o=yaml")
     assert runs.kubectl("exec", pod, "--", "sh", "-c", f"test -e {TOKEN_FILE} || echo none") == "none\n"
     uid = runs.get()["metadata"]["uid"]
