@@ -24,6 +24,8 @@ FROM base AS wheel
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY core core
+COPY local local
+COPY cli cli
 COPY worker worker
 COPY operator operator
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO_OUTPUT ?= runs/countdown-tiny
 
-.PHONY: help install demo test unit lint format crd cluster cluster-down e2e determinism bench bench-operator clean
+.PHONY: help install demo test test-cluster unit lint format crd cluster cluster-down e2e determinism bench bench-operator clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -21,8 +21,11 @@ $(INSTALLED): pyproject.toml constraints/dev.txt
 demo: $(INSTALLED) ## fine-tune the tiny model with ES: examples/countdown-tiny.yaml, 2 workers
 	$(BIN)/esft run examples/countdown-tiny.yaml --workers 2 --output $(DEMO_OUTPUT)
 
-test: $(INSTALLED) ## all tests: real Redis, real torch, a real API server (Go compiles it once)
-	$(BIN)/pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 12
+test: $(INSTALLED) ## unit and integration tests: real Redis, real torch
+	$(BIN)/pytest tests/unit tests/integration --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 12
+
+test-cluster: $(INSTALLED) ## the operator, the CRD and the chart against a real API server (Go compiles it once)
+	$(BIN)/pytest tests/cluster --numprocesses 2 --dist loadscope --no-loadscope-reorder --durations 12
 
 unit: $(INSTALLED) ## the tests that take milliseconds
 	$(BIN)/pytest tests/unit
@@ -63,7 +66,7 @@ bench: $(INSTALLED) ## speed against the plain loop; rows in runs/bench.json
 	$(BIN)/python bench/rows.py
 
 bench-operator: $(INSTALLED) ## the operator with 200 runs at once; rows in runs/bench.json
-	PYTHONPATH=tests:hack $(BIN)/python bench/operator_load.py
+	PYTHONPATH=tests:tests/support:hack $(BIN)/python bench/operator_load.py
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -25,7 +25,7 @@ def esft_run(
     job: Path, *, workers: int, settings: Sequence[str], output: Path, cores: int | None = None
 ) -> FinishedRun:
     """Run a job on the first so many cores, or on all there are."""
-    command = [sys.executable, "-m", "esft.cli", "run", str(job)]
+    command = [sys.executable, "-m", "esft_cli", "run", str(job)]
     command += ["--workers", str(workers), "--output", str(output)]
     for setting in settings:
         command += ["--set", setting]

@@ -53,7 +53,7 @@ class Run:
         self._command = [
             sys.executable,
             "-m",
-            "esft.cli",
+            "esft_cli",
             "run",
             str(job),
             "--workers",

@@ -41,5 +41,5 @@ def configure(*, level: int = logging.INFO, stream: TextIO = sys.stderr, **bound
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter(**bound))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    for package in ("esft", "esft_worker", "esft_operator"):
+    for package in ("esft", "esft_local", "esft_cli", "esft_worker", "esft_operator"):
         logging.getLogger(package).setLevel(level)

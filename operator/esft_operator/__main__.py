@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from esft import logs
 from esft.errors import EXIT_FINISHED, EsftError
-from esft_operator.cluster import connect
+from esft_operator.clients.cluster import connect
 from esft_operator.handlers import kopf_settings, register
 from esft_operator.metrics import OperatorMetrics
 from esft_operator.service import Service

@@ -8,8 +8,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
-from esft_operator import build
-from esft_operator.actions import (
+from esft_operator.clients.cluster import JOBS, RUNS, AlreadyExistsError, Cluster, ClusterError, kind_of
+from esft_operator.clients.credentials import run_url
+from esft_operator.clients.redis_endpoint import Endpoint
+from esft_operator.decide import build
+from esft_operator.decide.actions import (
     Action,
     AddFinalizer,
     Apply,
@@ -22,14 +25,11 @@ from esft_operator.actions import (
     RemoveFromRedis,
     ReopenRun,
 )
-from esft_operator.cluster import JOBS, RUNS, AlreadyExistsError, Cluster, ClusterError, kind_of
-from esft_operator.credentials import run_url
-from esft_operator.endpoint import Endpoint
 from esft_operator.names import FIELD_MANAGER, FINALIZER, GROUP, VERSION
-from esft_operator.observed import owner_of
+from esft_operator.observe.children import owner_of
+from esft_operator.observe.situation import Resource
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import OperatorSettings
-from esft_operator.situation import Resource
 
 logger = logging.getLogger(__name__)
 

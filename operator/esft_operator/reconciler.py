@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
-from esft_operator.actions import RemoveFinalizer
-from esft_operator.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
+from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
+from esft_operator.decide.actions import RemoveFinalizer
+from esft_operator.decide.plan import Plan, plan
 from esft_operator.execute import Executor, ForeignChildError, WorkersLeavingError
-from esft_operator.gather import Gathered, Gatherer
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.plan import Plan, plan
-from esft_operator.progress import Follower
+from esft_operator.observe.gather import Gathered, Gatherer
+from esft_operator.observe.progress import Follower
+from esft_operator.observe.situation import Failure, Resource
+from esft_operator.observe.store import Store
 from esft_operator.settings import OperatorSettings
-from esft_operator.situation import Failure, Resource
-from esft_operator.store import Store
 
 logger = logging.getLogger(__name__)
 

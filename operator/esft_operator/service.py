@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-from esft_operator.cluster import Cluster
+from esft_operator.clients.cluster import Cluster
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.progress import Follower
+from esft_operator.observe.progress import Follower
+from esft_operator.observe.store import Store
 from esft_operator.reconciler import Reconciler
 from esft_operator.settings import OperatorSettings
-from esft_operator.store import Store
 from esft_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)

@@ -33,7 +33,7 @@ class Esft:
         self.namespace = namespace
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "esft.cli", *arguments, "--namespace", self.namespace]
+        return [sys.executable, "-m", "esft_cli", *arguments, "--namespace", self.namespace]
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

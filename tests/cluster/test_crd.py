@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from crd import ROOT, definition
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, pydantic_s
-from crd_rules import RULES
-from crd_schema import without_nulls
 from esft.problems import problems_of
 from esft.spec import ESFineTuneSpec
+from esft_operator.crd.rules import RULES
+from esft_operator.crd.schema import without_nulls
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ import pytest
 from kubernetes import client
 
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, pydantic_s
-from crd_schema import without_nulls
 from esft.spec import IMMUTABLE, ESFineTuneSpec, immutable_differences
+from esft_operator.crd.schema import without_nulls
 
 pytestmark = pytest.mark.integration
 

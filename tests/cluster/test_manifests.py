@@ -7,7 +7,7 @@ import pytest
 from kubernetes import client
 from kubernetes.dynamic import DynamicClient
 
-from esft_operator import build
+from esft_operator.decide import build
 from esft_operator.names import FIELD_MANAGER
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from conftest import RedisProcess
-from esft_operator.credentials import run_password
+from esft_operator.clients.credentials import run_password
 from kube_parts import free_ports, wait_until
 from operator_parts import CREDENTIALS_KEY, Node, OperatorProcess, Runs, scrape
 from simulated_worker import SimulatedWorker

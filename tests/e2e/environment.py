@@ -175,7 +175,7 @@ class Environment:
                 "nice",
                 sys.executable,
                 "-m",
-                "esft.cli",
+                "esft_cli",
                 "run",
                 EXAMPLE,
                 f"--output={folder}",

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from esft.errors import QueueAccessError
-from esft.local.redis_server import find_redis_server
 from esft.queue import connect, define_user
+from esft_local.redis_server import find_redis_server
 
 pytestmark = pytest.mark.integration
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from esft.cli.validate import validate
 from esft.document import DocumentError, load
+from esft_cli.validate import validate
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from esft.local.redis_server import EmbeddedRedis, RedisServerError, find_redis_server
+from esft_local.redis_server import EmbeddedRedis, RedisServerError, find_redis_server
 
 pytestmark = pytest.mark.integration
 
@@ -97,7 +97,7 @@ def test_nothing_is_left_after_exit() -> None:
 
 RUNNER = textwrap.dedent("""
     import os, signal
-    from esft.local.redis_server import EmbeddedRedis
+    from esft_local.redis_server import EmbeddedRedis
     with EmbeddedRedis() as server:
         print(server.pid, server.folder, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)

@@ -12,15 +12,15 @@ from conftest import RedisProcess
 from esft.generation import opening
 from esft.queue import RunQueue
 from esft.queue.scripts import run_keys
-from esft_operator.cluster import Cluster
-from esft_operator.endpoint import Endpoint
-from esft_operator.ledger import Ledger
+from esft_operator.clients.cluster import Cluster
+from esft_operator.clients.redis_endpoint import Endpoint
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.progress import Follower
+from esft_operator.observe.ledger import Ledger
+from esft_operator.observe.progress import Follower
+from esft_operator.observe.situation import Progress
 from esft_operator.resource import Run
 from esft_operator.service import Service
 from esft_operator.settings import OperatorSettings
-from esft_operator.situation import Progress
 from operator_world import UID, body, entry
 
 pytestmark = pytest.mark.integration

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from esft.cli.validate import validate
-from esft_operator import build
+from esft_cli.validate import validate
+from esft_operator.decide import build
 from esft_operator.resource import Run
 from esft_operator.settings import WorkerDefaults
 

@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 import redis
 
-from esft.local.redis_server import EmbeddedRedis
 from esft.queue import RunQueue, connect
 from esft.records import UpdateRecord
+from esft_local.redis_server import EmbeddedRedis
 
 pytestmark = pytest.mark.integration
 
@@ -157,7 +157,7 @@ class Job:
 
     def start(self, *arguments: str, output: str = "out", **variables: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            [sys.executable, "-m", "esft.cli", "run", str(self.file), "--output", str(self.folder / output),
+            [sys.executable, "-m", "esft_cli", "run", str(self.file), "--output", str(self.folder / output),
              "--workers", "2", *arguments],
             env={**os.environ, "PYTHONPATH": str(self.folder / "fake"), "OMP_NUM_THREADS": "1", **variables},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
@@ -374,7 +374,7 @@ def test_a_killed_runner_leaves_no_process_and_the_run_goes_on(
     process.communicate()
     wait_until(lambda: workers_of(job) == {} and not is_redis(server))
     status = subprocess.run(
-        [sys.executable, "-m", "esft.cli", "status", str(job.folder / "out"), "--output", "json"],
+        [sys.executable, "-m", "esft_cli", "status", str(job.folder / "out"), "--output", "json"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert json.loads(status.stdout)["phase"] == "Suspended"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esft.errors import QueueUnavailableError
-from esft.local.workers import Failure, WorkerPool
+from esft_local.workers import Failure, WorkerPool
 
 pytestmark = pytest.mark.integration
 

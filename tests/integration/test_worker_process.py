@@ -55,7 +55,11 @@ def start(job: Path, redis_url: str, tmp_path: Path) -> Iterator[Callable[..., s
 
     def start(*options: str, url: str = redis_url, program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
         command = [sys.executable, *program, "--spec", str(job), "--run", "process", "--name", "w"]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "ESFT_REDIS_URL": url}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1] / "support"),
+            "ESFT_REDIS_URL": url,
+        }
         process = subprocess.Popen(
             [*command, "--checkpoints", str(tmp_path / "checkpoints"), *options],
             env=environment,

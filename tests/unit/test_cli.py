@@ -10,17 +10,17 @@ import pytest
 from typer.testing import CliRunner
 
 import esft
-from esft.cli.app import build_app
-from esft.cli.local import resume_command
-from esft.cli.observe import is_folder
-from esft.cli.outside import MissingPackageError, load_for_cluster, register_outside, summary_of
-from esft.cli.unexpected import unexpected
 from esft.errors import EXIT_INTERNAL
+from esft_cli.app import build_app
+from esft_cli.local import resume_command
+from esft_cli.observe import is_folder
+from esft_cli.outside import MissingPackageError, load_for_cluster, register_outside, summary_of
+from esft_cli.unexpected import unexpected
 
 
 def esft_command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "esft.cli", *arguments],
+        [sys.executable, "-m", "esft_cli", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -31,7 +31,7 @@ def esft_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_command_without_loading_any() -> None:
     code = (
         "import sys; sys.argv = ['esft', '--help']\n"
-        "from esft.cli import main\n"
+        "from esft_cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'redis', 'pydantic', 'kubernetes', 'matplotlib') if name in sys.modules])\n"
@@ -101,7 +101,7 @@ def test_the_summary_of_an_outside_command_is_read_without_running_it(
     assert summary_of(polish) == "Polish the model."
     absent = EntryPoint("absent", "no_such_module:absent", "esfinetune.commands")
     assert summary_of(absent) == "From no_such_module."
-    monkeypatch.setattr("esft.cli.outside.entry_points", lambda **_: [polish])
+    monkeypatch.setattr("esft_cli.outside.entry_points", lambda **_: [polish])
     with pytest.raises(MissingPackageError, match=r"needs a_package_that_is_not_there.*esfinetune\[worker\]"):
         register_outside(build_app([]), ["polish"])
 
@@ -128,6 +128,6 @@ def test_a_folder_is_neither_watched_nor_has_logs_of_pods(tmp_path: Path) -> Non
 def test_a_cluster_needs_the_operators_package(monkeypatch: pytest.MonkeyPatch) -> None:
     absent = EntryPoint("status", "a_package_that_is_not_there:status", "esfinetune.cluster")
     for found in ([absent], []):
-        monkeypatch.setattr("esft.cli.outside.entry_points", lambda found=found, **_: found)
+        monkeypatch.setattr("esft_cli.outside.entry_points", lambda found=found, **_: found)
         with pytest.raises(MissingPackageError, match=r"`esft status` needs .*esfinetune\[operator\]"):
             load_for_cluster("status")

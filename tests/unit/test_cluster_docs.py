@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from esft import generation
-from esft_operator import outcome, plan, reconciler, summary
+from esft_operator import reconciler
+from esft_operator.decide import outcome, plan, summary
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cluster-run.md").read_text(encoding="utf-8")
 ONE_WORD = re.compile(r"([A-Z][a-z]+)+")

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console, RenderableType
 
 from esft.logs import JsonFormatter
-from esft_operator.cli.log_lines import LogLine, merged, readable, short_name, split_lines
-from esft_operator.cli.reader import is_passing
-from esft_operator.cli.screens import JsonScreen, LineScreen, LiveScreen
-from esft_operator.cli.snapshot import RunEvent, Snapshot, WorkerPod
-from esft_operator.cli.view import changes, page, panel, summary_line
-from esft_operator.cluster import ClusterError
+from esft_cli.cluster.log_lines import LogLine, merged, readable, short_name, split_lines
+from esft_cli.cluster.reader import is_passing
+from esft_cli.cluster.screens import JsonScreen, LineScreen, LiveScreen
+from esft_cli.cluster.snapshot import RunEvent, Snapshot, WorkerPod
+from esft_cli.cluster.view import changes, page, panel, summary_line
+from esft_operator.clients.cluster import ClusterError
 
 NOW = datetime(2026, 5, 1, 12, 0, tzinfo=UTC)
 

@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel, Field
 
 from crd import MANIFEST, ROOT, TEMPLATE, definition, render
-from crd_rules import RULES
-from crd_schema import at, structural_schema
 from esft.spec import IMMUTABLE, RISING, ESFineTuneSpec
+from esft_operator.crd.rules import RULES
+from esft_operator.crd.schema import at, structural_schema
 
 RESOURCE: dict[str, Any] = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esft.cli.validate import as_json, as_text
 from esft.document import DocumentError, parse
 from esft.errors import EXIT_SPEC
 from esft.problems import Problem
 from esft.spec import ESFineTune
+from esft_cli.validate import as_json, as_text
 
 FOLDER = Path("/home/ada/runs")
 HEAD = """\

@@ -12,14 +12,14 @@ import pytest
 
 from esft.document import load, parse
 from esft.errors import SpecError
-from esft.local.files import RunFolderError, append_line, explained, write_atomically
-from esft.local.folder import RunFolder, in_use, read_summary
-from esft.local.history import Score
-from esft.local.status import read_status
-from esft.local.summary import Outcome, Summary
 from esft.queue import Entry
 from esft.records import Evaluation, UpdateRecord
 from esft.spec import ESFineTune
+from esft_local.files import RunFolderError, append_line, explained, write_atomically
+from esft_local.folder import RunFolder, in_use, read_summary
+from esft_local.history import Score
+from esft_local.status import read_status
+from esft_local.summary import Outcome, Summary
 
 TELEMETRY = {
     "seconds": 2.0,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from esft.local.devices import available_gpus, worker_environments
-from esft.local.files import RunFolderError
-from esft.local.model import checkpoint_path, checkpoint_state, publish_model
-from esft.local.worker_log import LogTail, describe, last_error
+from esft_local.devices import available_gpus, worker_environments
+from esft_local.files import RunFolderError
+from esft_local.model import checkpoint_path, checkpoint_state, publish_model
+from esft_local.worker_log import LogTail, describe, last_error
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from esft.local.history import HistoryLine, score_of
-from esft.local.plot import PictureError, draw
-from esft.local.view import (
+from esft.records import Evaluation, FitnessStatistics
+from esft.wording import duration, improvement
+from esft_local.history import HistoryLine, score_of
+from esft_local.plot import PictureError, draw
+from esft_local.view import (
     LiveView,
     PlainView,
     Snapshot,
@@ -18,8 +20,6 @@ from esft.local.view import (
     plain_line,
     sparkline,
 )
-from esft.records import Evaluation, FitnessStatistics
-from esft.wording import duration, improvement
 
 
 def line(generation: int, *, score: float | None = None, mean: float = 0.5) -> HistoryLine:

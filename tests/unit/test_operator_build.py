@@ -14,8 +14,9 @@ from esft.document import parse
 from esft.errors import SpecError
 from esft.queue.scripts import run_keys
 from esft.spec import ESFineTuneSpec, fingerprint
-from esft_operator import build, names
-from esft_operator.build.keda import todo_key
+from esft_operator import names
+from esft_operator.decide import build
+from esft_operator.decide.build.keda import todo_key
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults
 

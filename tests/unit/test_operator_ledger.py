@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from esft.queue import Entry
 from esft.status import ESFineTuneStatus, EvaluationStatus, Progress
-from esft_operator.ledger import Ledger
+from esft_operator.observe.ledger import Ledger
 from operator_world import entry
 
 LOGS = st.lists(st.none() | st.floats(0, 1), max_size=12).map(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from esft_operator.observed import SCHEDULING_GRACE, Child, ConfigMapView, JobView, Observed, PodView
+from esft_operator.observe.children import SCHEDULING_GRACE, Child, ConfigMapView, JobView, Observed, PodView
 
 MADE = datetime(2026, 1, 1, tzinfo=UTC)
 PULL = "Back-off pulling image"

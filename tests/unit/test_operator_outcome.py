@@ -8,9 +8,7 @@ import pytest
 
 from esft.status import Condition, ESFineTuneStatus
 from esft.status import Progress as ProgressStatus
-from esft_operator.ledger import Ledger
-from esft_operator.observed import Child, Observed
-from esft_operator.outcome import (
+from esft_operator.decide.outcome import (
     Clock,
     awaits_redis,
     deadlines,
@@ -19,8 +17,10 @@ from esft_operator.outcome import (
     is_to_continue,
     outcome_of,
 )
+from esft_operator.observe.children import Child, Observed
+from esft_operator.observe.ledger import Ledger
+from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
-from esft_operator.situation import Progress, Situation
 from operator_world import NOW, body, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())

@@ -10,12 +10,12 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from esft_operator.actions import Apply, FinishRun, ReopenRun
-from esft_operator.ledger import Ledger
-from esft_operator.observed import Child, Observed
-from esft_operator.plan import DELETION_SECONDS, Plan, plan
+from esft_operator.decide.actions import Apply, FinishRun, ReopenRun
+from esft_operator.decide.plan import DELETION_SECONDS, Plan, plan
+from esft_operator.observe.children import Child, Observed
+from esft_operator.observe.ledger import Ledger
+from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
-from esft_operator.situation import Progress, Situation
 from operator_world import NOW, World, body, condition, job, kinds_of, pod, situation, state
 
 RUN = Run.from_body(body())

@@ -3,7 +3,7 @@
 import pytest
 
 from esft.errors import SpecError
-from esft_operator.credentials import run_password, run_url
+from esft_operator.clients.credentials import run_password, run_url
 from esft_operator.settings import OperatorSettings, WorkerDefaults
 
 NEEDED = {"ESFT_REDIS_URL": "redis://redis:6379/0", "ESFT_CREDENTIALS_KEY": "key"}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from esft_operator.store import Store
+from esft_operator.observe.store import Store
 
 KEY = ("n", "run")
 

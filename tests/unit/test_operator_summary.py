@@ -10,13 +10,13 @@ import pytest
 
 from esft.records import FitnessStatistics
 from esft.status import ESFineTuneStatus
-from esft_operator.actions import Event
-from esft_operator.ledger import Ledger, Score
-from esft_operator.observed import Observed, PodView
-from esft_operator.outcome import Clock, Outcome
+from esft_operator.decide.actions import Event
+from esft_operator.decide.outcome import Clock, Outcome
+from esft_operator.decide.summary import events_between, status_of
+from esft_operator.observe.children import Observed, PodView
+from esft_operator.observe.ledger import Ledger, Score
+from esft_operator.observe.situation import Failure, Progress, Situation
 from esft_operator.resource import Run
-from esft_operator.situation import Failure, Progress, Situation
-from esft_operator.summary import events_between, status_of
 from operator_world import NOW, body, condition, entry, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())

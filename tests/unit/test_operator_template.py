@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from esft.errors import SpecError
-from esft_operator.template import merge
+from esft_operator.decide.template import merge
 
 BASE: dict[str, Any] = {
     "metadata": {"labels": {"esfinetune.dev/run-uid": "u"}, "annotations": {"tool": "own"}},

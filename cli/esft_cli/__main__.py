@@ -1,0 +1,5 @@
+"""`python -m esft_cli`."""
+
+from esft_cli.app import main
+
+main()

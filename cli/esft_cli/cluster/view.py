@@ -1,0 +1,222 @@
+"""What `esft status` shows of a run in a cluster: a table, a live panel, or a line for each change. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Self
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from esft.wording import duration, score_change
+from esft_cli.cluster.snapshot import RunEvent, Snapshot, WorkerPod
+
+_STYLES: Final = {
+    "Running": "green",
+    "Succeeded": "bold green",
+    "Failed": "bold red",
+    "Suspended": "yellow",
+    "ready": "green",
+    "failed": "red",
+}
+_MOST_ENDED: Final = 3  # pods that have left: the latest ones tell enough
+_FIXED_ROWS: Final = 18  # of a panel: frame, bar, what the status says, headings
+
+
+@dataclass(frozen=True, slots=True)
+class _Room:
+    """Rows of a terminal: living pods and Events, each on one line."""
+
+    pods: int
+    events: int
+
+    @classmethod
+    def of(cls, height: int) -> Self:
+        """Half each, and a few at least; a terminal too low for those cuts off the last."""
+        spare = max(6, height - _FIXED_ROWS - _MOST_ENDED)
+        events = min(8, spare // 2)
+        return cls(pods=spare - events, events=events)
+
+
+def page(snapshot: Snapshot, *, now: datetime) -> RenderableType:
+    """The whole of it, for a terminal or a file; `now` is for ages."""
+    title = Text(f"{snapshot.name}  (namespace {snapshot.namespace})", style="bold")
+    return Group(title, *_parts(snapshot, now=now, room=None))
+
+
+def panel(snapshot: Snapshot, *, now: datetime, height: int) -> RenderableType:
+    """The same in a frame with a bar, to be drawn anew in place: as many pods and Events as there is room for."""
+    progress = snapshot.status.progress
+    bar = Table.grid(expand=True)
+    bar.add_row(ProgressBar(total=100.0, completed=0.0 if progress is None else progress.percent))
+    return Panel(
+        Group(bar, *_parts(snapshot, now=now, room=_Room.of(height))),
+        title=Text(f"esft status: {snapshot.namespace}/{snapshot.name}"),
+        title_align="left",
+    )
+
+
+def changes(before: Snapshot | None, after: Snapshot) -> Iterator[str]:
+    """Lines for what is new: how far the run is, what needs attention, Events; the first time no Events."""
+    line = summary_line(after)
+    if before is None or summary_line(before) != line:
+        yield line
+    known = [] if before is None else _attention(before)
+    yield from (f"  {text}" for text in _attention(after) if text not in known)
+    if before is not None:
+        seen = {(event.uid, event.count) for event in before.events}
+        yield from (
+            f"  {event.reason}: {_one_line(event.message)}"
+            for event in after.events
+            if (event.uid, event.count) not in seen
+        )
+    notes = () if before is None else before.notes
+    yield from (f"  note: {note}" for note in after.notes if note not in notes)
+
+
+def summary_line(snapshot: Snapshot) -> str:
+    """A run in one line."""
+    status = snapshot.status
+    reason = snapshot.reason[0]
+    parts = [f"{snapshot.name}: {snapshot.phase}" + (f" ({reason})" if reason != snapshot.phase else "")]
+    if status.progress is not None:
+        parts.append(f"generation {status.progress.summary} ({status.progress.percent:.1f}%)")
+    if status.fitness is not None:
+        parts.append(f"fitness {status.fitness.mean:.4f} (best {status.fitness.best:.4f})")
+    if status.evaluation is not None:
+        score = status.evaluation
+        parts.append(f"score {score.base:.4f} -> {score.last:.4f} (best {score.best:.4f})")
+    if status.workers is not None:
+        parts.append(f"{status.workers.ready}/{status.workers.desired} workers")
+    if status.progress is not None and status.progress.estimated_remaining_seconds:
+        parts.append(f"about {duration(status.progress.estimated_remaining_seconds)} left")
+    return ", ".join(parts)
+
+
+def _parts(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator[RenderableType]:
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    for label, content in _rows(snapshot, now):
+        rows.add_row(label, content)
+    yield rows
+    pods, more = _shown(snapshot.pods, None if room is None else room.pods)
+    if pods:
+        yield Text()
+        yield _pod_table(pods, now, in_full=room is None)
+    if more:
+        yield Text(more, style="dim")
+    events = snapshot.events if room is None else snapshot.events[-room.events :]
+    if events:
+        yield Text()
+        yield _event_table(events, now, in_full=room is None)
+    for note in snapshot.notes:
+        yield Text(f"note: {note}", style="yellow")
+
+
+def _rows(snapshot: Snapshot, now: datetime) -> Iterator[tuple[str, Text]]:
+    status, (reason, message) = snapshot.status, snapshot.reason
+    why = _one_line(message) if reason == snapshot.phase else _named(snapshot.reason)
+    phase = Text(snapshot.phase, style=_STYLES.get(snapshot.phase, ""))
+    yield "phase", phase.append(f": {why}" if message else "", style="default not bold")
+    if status.progress is not None:
+        progress = status.progress
+        left = progress.estimated_remaining_seconds
+        text = f"{progress.summary}   {progress.percent:.1f}%"
+        yield "generation", Text(text + (f"   about {duration(left)} left" if left else ""))
+    if status.fitness is not None:
+        fitness = status.fitness
+        yield "fitness", Text(f"mean {fitness.mean:.4f}, best {fitness.best:.4f}, std {fitness.std:.4f}")
+    if status.evaluation is not None:
+        score = status.evaluation
+        best = f"; best {score.best:.4f} at generation {score.best_generation}"
+        yield "score", Text(score_change(score.base, score.last) + best)
+    if status.workers is not None:
+        yield "workers", Text(f"{status.workers.ready}/{status.workers.desired} ready")
+    if status.checkpoint is not None:
+        yield "checkpoint", Text(status.checkpoint.uri)
+    if status.digest is not None:
+        yield "digest", Text(status.digest)
+    yield "age", Text(_ages(snapshot, now))
+    for text in _attention(snapshot):
+        yield "attention", Text(text, style="yellow")
+
+
+def _attention(snapshot: Snapshot) -> list[str]:
+    return [f"{each.type}: {_named((each.reason, each.message))}" for each in snapshot.attention]
+
+
+def _named(reason: tuple[str, str]) -> str:
+    return f"{_one_line(reason[1])} ({reason[0]})"
+
+
+def _ages(snapshot: Snapshot, now: datetime) -> str:
+    age = _age(snapshot.created_at, now)
+    active = snapshot.active_seconds(now)
+    return f"{age}, active for {duration(active)}" if active else age
+
+
+def _shown(pods: Sequence[WorkerPod], most: int | None) -> tuple[list[WorkerPod], str]:
+    """Those to show, and a sentence about the others."""
+    living = [pod for pod in pods if not pod.ended]
+    ended = sorted((pod for pod in pods if pod.ended), key=lambda pod: pod.created_at)
+    shown = sorted(living, key=lambda pod: (pod.problem is None, pod.name))[:most]
+    latest = ended[-_MOST_ENDED:]
+    left_out = []
+    if len(living) > len(shown):
+        left_out.append(f"{len(living) - len(shown)} more workers")
+    if len(ended) > len(latest):
+        left_out.append(f"{len(ended) - len(latest)} more that have ended")
+    return [*shown, *latest], f"and {', '.join(left_out)}" if left_out else ""
+
+
+def _pod_table(pods: Sequence[WorkerPod], now: datetime, *, in_full: bool) -> Table:
+    table = _table("WORKER", "STATE", "NODE", "AGE", "PROBLEM")
+    for pod in pods:
+        table.add_row(
+            Text(pod.name, no_wrap=True),
+            Text(pod.state, style=_STYLES.get(pod.state, "")),
+            Text(pod.node or "-"),
+            Text(_age(pod.created_at, now)),
+            _sentence("" if pod.problem is None else ": ".join(pod.problem), in_full=in_full),
+        )
+    return table
+
+
+def _event_table(events: Sequence[RunEvent], now: datetime, *, in_full: bool) -> Table:
+    table = _table("AGO", "EVENT", "MESSAGE")
+    for event in events:
+        times = f" (x{event.count})" if event.count > 1 else ""
+        table.add_row(
+            Text(_age(event.at, now)),
+            Text(event.reason, style="yellow" if event.warning else ""),
+            _sentence(event.message + times, in_full=in_full),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    """Only the last column gives way where there is no room."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column in columns[:-1]:
+        table.add_column(column, no_wrap=True)
+    table.add_column(columns[-1])
+    return table
+
+
+def _sentence(text: str, *, in_full: bool) -> Text:
+    """For the last column: cut where it would need a second line, or (`in_full`) folded."""
+    line = _one_line(text)
+    return Text(line, overflow="fold") if in_full else Text(line, no_wrap=True, overflow="ellipsis")
+
+
+def _age(since: datetime, now: datetime) -> str:
+    """Never below zero: clocks differ."""
+    return duration(max(0.0, (now - since).total_seconds()))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,5 +1,0 @@
-"""`python -m esft.cli`."""
-
-from esft.cli.app import main
-
-main()

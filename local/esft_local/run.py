@@ -1,0 +1,361 @@
+"""A whole run on one machine: folder, Redis, workers and view, from wherever an earlier session stopped.
+
+The runner computes nothing. It makes Redis hold what the folder knows, keeps workers running, and copies the
+update log from Redis into the folder as it grows. So it may be stopped or killed at any moment: the same
+command goes on from the folder's log, and a Redis that lost the run is filled from that log again.
+
+Rejected: training in this process (a crash of the GPU would take the run's bookkeeping along, and a local run
+would go other ways than a cluster's).
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from esft.errors import (
+    EXIT_FINISHED,
+    EXIT_INTERNAL,
+    EXIT_SPEC,
+    QueueUnavailableError,
+    RunNotFoundError,
+)
+from esft.generation import opening
+from esft.queue import RunQueue, RunState, connect
+from esft.spec import ESFineTune, fingerprint
+from esft_local.devices import worker_environments
+from esft_local.folder import RunFolder
+from esft_local.history import evaluation_from
+from esft_local.interrupts import Interrupts
+from esft_local.model import checkpoint_path, checkpoint_state, publish_model
+from esft_local.plot import PictureError, draw, picture_title
+from esft_local.redis_server import EmbeddedRedis
+from esft_local.summary import FAILED, SUCCEEDED, SUSPENDED, Outcome, Summary
+from esft_local.view import Snapshot, View
+from esft_local.worker_log import LogTail, describe, stage_seconds
+from esft_local.workers import Failure, WorkerPool
+
+_CONNECT_PATIENCE_SECONDS = 10.0
+_COMMAND_PATIENCE_SECONDS = 1.0  # short, so that the loop can be interrupted
+_REDIS_AWAY_SECONDS = 600.0
+_BLOCK_MILLISECONDS = 500
+_DRAIN_SECONDS = 60.0
+_LAST_WORK_SECONDS = 15.0
+_TTL_SECONDS = 24 * 3600
+_INVALID_SPEC = "InvalidSpec"
+_USELESS_TO_REPEAT = {_INVALID_SPEC, "NoFitness"}  # reasons that only another spec helps against
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run, as far as it does not change the result.
+
+    Attributes:
+        workers: how many worker processes.
+        threads: CPU threads of each.
+        redis_url: a Redis to use; None for a private one.
+        environment: of the workers; GPUs are dealt out on top.
+        gpus: names of the GPUs to deal out; empty for none.
+    """
+
+    workers: int
+    threads: int
+    redis_url: str | None
+    environment: Mapping[str, str]
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A session's end.
+
+    Attributes:
+        summary: of the run so far.
+        exit_code: one of esft.errors.
+        already_finished: there was nothing left to do.
+        notes: what people should know besides.
+    """
+
+    summary: Summary
+    exit_code: int
+    already_finished: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View) -> Ended:
+    """Run to the end, or until interrupted.
+
+    Raises:
+        SpecError: the folder holds a run with other settings, or the Redis URL cannot be used.
+        RunFolderError: the folder cannot be used.
+        RedisServerError, QueueUnavailableError: there is no Redis.
+    """
+    started = time.monotonic()
+    with RunFolder.open(output, spec, new_uid=lambda: str(uuid.uuid4())) as folder:
+        finished = folder.finished()
+        if finished is not None:
+            return Ended(finished, EXIT_FINISHED, already_finished=True)
+        folder.begin()
+        with Interrupts() as interrupts:
+            with view, _redis(options.redis_url) as url, _connected(url) as client:
+                queue = RunQueue(client, folder.uid)
+                pool = _pool(folder, options, url, queue)
+                session = _Session(folder, queue, pool, view, interrupts)
+                outcome, exit_code = session.run()
+            folder.worked(time.monotonic() - started - session.counted_seconds, save=True)
+            return _conclude(folder, options, outcome, exit_code, session.stage_seconds())
+
+
+class _Session:
+    """One `esft run`, from the first worker's start to the last one's end."""
+
+    def __init__(
+        self, folder: RunFolder, queue: RunQueue, pool: WorkerPool, view: View, interrupts: Interrupts
+    ) -> None:
+        self._folder = folder
+        self._spec = folder.spec.spec
+        self._queue = queue
+        self._pool = pool
+        self._view = view
+        self._interrupts = interrupts
+        self._started = time.monotonic()
+        self._away_since: float | None = None
+        self._activity = "starting the workers"
+        self._state: RunState | None = None
+        self._tails = [LogTail(log) for log in pool.logs]
+        self._whole_logs = [LogTail(log) for log in pool.logs]
+        self.counted_seconds = 0.0
+
+    def run(self) -> tuple[Outcome, int]:
+        """Work until the run's phase is final or a signal comes; no worker runs when this returns."""
+        self._attach()
+        try:
+            self._pool.start()
+            last = self._follow()
+            if last is None:
+                self._view.say("Stopping: the workers hand their work back. Ctrl-C again ends them at once.")
+            else:
+                self._show("waiting for the workers to end")
+                self._pool.wait(seconds=_LAST_WORK_SECONDS, hurry=lambda: self._interrupts.requested)
+        finally:
+            self._show("draining the workers")
+            self._pool.drain(seconds=_DRAIN_SECONDS, hurry=lambda: self._interrupts.hurry)
+        if last is not None:
+            return self._final(last)
+        with contextlib.suppress(QueueUnavailableError, RunNotFoundError):
+            self._read_log()
+        done = f"{len(self._folder.log)} of {self._spec.evolution.generations} generations are done"
+        return Outcome(SUSPENDED, "Interrupted", f"Stopped: {done}."), self._interrupts.exit_code
+
+    def _attach(self) -> None:
+        """Make Redis hold the run as the folder knows it, or further on."""
+        try:
+            state = self._queue.state()
+        except RunNotFoundError:
+            self._create()
+            return
+        if self._agrees():
+            self._read_log()
+        reached = state.opening.generation
+        current = len(self._folder.log) == reached and state.opening == opening(self._spec, reached)
+        if state.finished or not current:
+            self._queue.delete()
+            self._create()
+
+    def _agrees(self) -> bool:
+        """Whether the last record that both have is the same."""
+        log = self._folder.log
+        if not log:
+            return True
+        entries = self._queue.updates(len(log) - 1, count=1)
+        return bool(entries) and entries[0].record == log[-1]
+
+    def _create(self) -> None:
+        log = self._folder.log
+        self._queue.create(
+            fingerprint=fingerprint(self._spec), log=log, opening=opening(self._spec, len(log))
+        )
+
+    def _follow(self) -> RunState | None:
+        """Copy the log until the run ends; its last state, or None when interrupted."""
+        while not self._interrupts.requested:
+            try:
+                state = self._step()
+            except RunNotFoundError:
+                self._view.say("Redis lost the run: filling it again from the folder's log.")
+                with contextlib.suppress(QueueUnavailableError):
+                    self._create()
+            except QueueUnavailableError as error:
+                self._redis_is_away(error)
+            else:
+                self._away_since = None
+                if state.finished:
+                    return state
+            self._show(self._activity)
+        return None
+
+    def _step(self) -> RunState:
+        """One round of the loop: new records, workers, state."""
+        if self._read_log(block_milliseconds=_BLOCK_MILLISECONDS):
+            self._activity = ""
+        elif self._activity:
+            self._activity = self._latest_event() or self._activity
+        self._count_time()
+        progress = 0 if self._state is None else self._state.counters["reported"]
+        failure = self._pool.poll(progress)
+        workers_are_done = self._pool.finished
+        state = self._state = self._queue.state()
+        if state.opening.generation < len(self._folder.log):  # an older copy of Redis' data came back
+            self._queue.delete()
+            self._create()
+        elif state.finished:
+            self._read_log()
+        elif failure is not None:
+            return self._fail(failure)
+        elif workers_are_done:
+            return self._fail(Failure(EXIT_INTERNAL, "all workers ended although the run is not finished"))
+        return state
+
+    def _fail(self, failure: Failure) -> RunState:
+        reason = _INVALID_SPEC if failure.exit_code == EXIT_SPEC else "WorkersFailed"
+        return self._queue.finish(
+            phase=FAILED, reason=reason, message=failure.message, ttl_seconds=_TTL_SECONDS
+        )
+
+    def _read_log(self, *, block_milliseconds: int = 0) -> bool:
+        """Copy what is new; whether there was anything."""
+        before = len(self._folder.log)
+        while entries := self._queue.updates(len(self._folder.log), block_milliseconds=block_milliseconds):
+            for entry in entries:
+                self._folder.append(entry)
+            block_milliseconds = 0
+        return len(self._folder.log) > before
+
+    def _redis_is_away(self, error: QueueUnavailableError) -> None:
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        away = time.monotonic() - self._away_since
+        if away > _REDIS_AWAY_SECONDS:
+            raise error
+        self._activity = f"Redis does not answer, for {away:.0f} s now; waiting"
+        self._count_time()
+
+    def _count_time(self) -> None:
+        elapsed = time.monotonic() - self._started
+        self._folder.worked(elapsed - self.counted_seconds)
+        self.counted_seconds = elapsed
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds by stage, of this session's workers that ended in order."""
+        return stage_seconds(event for log in self._whole_logs for event in log.events())
+
+    def _latest_event(self) -> str:
+        events = [event for tail in self._tails for event in tail.events()]
+        return describe(events[-1]) if events else ""
+
+    def _show(self, activity: str) -> None:
+        state = self._state
+        log = self._folder.log
+        current = state is not None and state.opening.generation == len(log)
+        self._view.update(
+            Snapshot(
+                name=self._folder.spec.metadata.name,
+                planned=self._spec.evolution.generations,
+                generation=len(log),
+                done=state.done if state is not None and current else 0,
+                items=len(state.opening.items) if state is not None and current else 0,
+                history=self._folder.history,
+                alive=len(self._pool.pids),
+                workers=self._pool.size,
+                elapsed_seconds=time.monotonic() - self._started,
+                activity=activity,
+            )
+        )
+
+    def _final(self, state: RunState) -> tuple[Outcome, int]:
+        if state.phase != SUCCEEDED:
+            code = EXIT_SPEC if state.reason in _USELESS_TO_REPEAT else EXIT_INTERNAL
+            return Outcome(state.phase, state.reason, state.message), code
+        result: dict[str, Any] = json.loads(state.result) if state.result else {}
+        self._folder.measured_at_end(evaluation_from(result.get("evaluation")), result.get("kl_divergence"))
+        return Outcome(SUCCEEDED, state.reason, state.message, result.get("digest")), EXIT_FINISHED
+
+
+def worker_command(folder: RunFolder, name: str, *, threads: int) -> Sequence[str]:
+    """The command line of one worker; the Redis URL is not on it but in its environment."""
+    return [
+        *(sys.executable, "-m", "esft_worker"),
+        *("--spec", str(folder.path / "spec.yaml")),
+        *("--run", folder.uid),
+        *("--checkpoints", str(folder.checkpoints)),
+        *("--name", name),
+        *("--threads", str(threads)),
+        "--follow-stdin",
+    ]
+
+
+def _pool(folder: RunFolder, options: Options, url: str, queue: RunQueue) -> WorkerPool:
+    environment = {**options.environment, "ESFT_REDIS_URL": url}
+    return WorkerPool(
+        command=lambda name: worker_command(folder, name, threads=options.threads),
+        environments=worker_environments(environment, options.gpus, options.workers),
+        logs=folder.logs,
+        leave=queue.leave,
+    )
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[redis.Redis]:
+    """A client that gives up soon, since the session's loop does its own waiting."""
+    connect(url, patience_seconds=_CONNECT_PATIENCE_SECONDS).close()
+    with contextlib.closing(connect(url, patience_seconds=_COMMAND_PATIENCE_SECONDS)) as client:
+        yield client
+
+
+@contextlib.contextmanager
+def _redis(url: str | None) -> Iterator[str]:
+    """URL of the given Redis, or of a private one that lives as long as the block."""
+    if url is not None:
+        yield url
+        return
+    with EmbeddedRedis() as server:
+        yield server.url
+
+
+def _conclude(
+    folder: RunFolder,
+    options: Options,
+    outcome: Outcome,
+    exit_code: int,
+    stages: Mapping[str, float],
+) -> Ended:
+    """Leave the results in the folder, the summary last: a run without one is not over."""
+    notes = []
+    if outcome.phase == SUCCEEDED:
+        checkpoint = checkpoint_path(folder.checkpoints, len(folder.log))
+        digest = checkpoint_state(checkpoint)["digest"]
+        outcome = dataclasses.replace(outcome, digest=outcome.digest or digest)
+        publish_model(checkpoint, folder.model)
+    summary = Summary.of(
+        outcome,
+        folder.history,
+        spec=folder.spec,
+        wall_seconds=folder.wall_seconds,
+        workers=options.workers,
+        stage_seconds=stages,
+    )
+    if folder.history:
+        try:
+            draw(folder.history, title=picture_title(folder.spec), path=folder.picture)
+        except PictureError as error:
+            notes.append(str(error))
+    folder.write_summary(summary)
+    return Ended(summary, exit_code, notes=tuple(notes))

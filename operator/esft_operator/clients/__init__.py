@@ -1,0 +1,1 @@
+"""The outside world: the API server and the Redis of runs."""

@@ -1,0 +1,72 @@
+"""KEDA as what sizes the workers: as many as there is work waiting in the run's queue.
+
+KEDA writes to the scale subresource of the ESFineTune, like `kubectl scale`, and the operator follows. It reads Redis
+itself, with the run's own user.
+
+Limits: only the operator's own Redis, since KEDA takes address, user and password one by one and a Secret of the user's
+has the URL alone (the spec refuses the two together); and database 0.
+
+Source: keda.sh/docs, "Redis Lists" and "TriggerAuthentication".
+"""
+
+from typing import Final
+
+from esft.spec import API_VERSION, KIND
+from esft_operator.decide.build.child import child
+from esft_operator.names import redis_secret_name, scaled_object_name
+from esft_operator.resource import Manifest, Run
+
+_API_VERSION: Final = "keda.sh/v1alpha1"
+_COMPONENT: Final = "autoscaling"
+_PARAMETERS: Final = ("address", "username", "password", "tls")
+
+
+def todo_key(uid: str) -> str:
+    """Redis key of the items that no worker has claimed; esft.queue, which names it too, would bring a client along."""
+    return f"esft:{{{uid}}}:todo"
+
+
+def trigger_authentication(run: Run) -> Manifest | None:
+    """How KEDA gets at the run's queue; None when KEDA does not size the run."""
+    if run.spec.workers.autoscaling.keda is None:
+        return None
+    secret = redis_secret_name(run.name, run.uid)
+    manifest = child(
+        run,
+        api_version=_API_VERSION,
+        kind="TriggerAuthentication",
+        name=scaled_object_name(run.name),
+        component=_COMPONENT,
+    )
+    references = [{"parameter": name, "name": secret, "key": name} for name in _PARAMETERS]
+    return manifest | {"spec": {"secretTargetRef": references}}
+
+
+def scaled_object(run: Run) -> Manifest | None:
+    """The ScaledObject of a run; None when KEDA does not size it."""
+    workers = run.spec.workers
+    if workers.autoscaling.keda is None:
+        return None
+    manifest = child(
+        run,
+        api_version=_API_VERSION,
+        kind="ScaledObject",
+        name=scaled_object_name(run.name),
+        component=_COMPONENT,
+    )
+    trigger = {
+        "type": "redis",
+        "metadata": {
+            "listName": todo_key(run.uid),
+            "listLength": str(workers.autoscaling.keda.items_per_worker),
+        },
+        "authenticationRef": {"name": scaled_object_name(run.name)},
+    }
+    return manifest | {
+        "spec": {
+            "scaleTargetRef": {"apiVersion": API_VERSION, "kind": KIND, "name": run.name},
+            "minReplicaCount": workers.min_replicas,
+            "maxReplicaCount": workers.max_replicas,
+            "triggers": [trigger],
+        }
+    }

@@ -1,0 +1,191 @@
+"""Follows all live runs in Redis: reads every log entry once, folds it, counts it, and says when something is new.
+
+One look a second at each Redis, for all its runs at once. A look that shows the open generation further than the log
+was read goes on reading, so a metric misses no generation however many close between two looks.
+
+Rejected: blocking reads (XREAD on two hundred streams wakes for each entry; a look a second costs less and bounds how
+often a status is written).
+"""
+
+import asyncio
+import logging
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from esft.errors import EsftError, UnreadableRunError
+from esft.queue import Observation
+from esft_operator.clients.redis_endpoint import Endpoint, Seen
+from esft_operator.metrics import OperatorMetrics
+from esft_operator.observe.ledger import Ledger, check
+from esft_operator.observe.situation import Progress
+
+logger = logging.getLogger(__name__)
+
+Key = tuple[str, str]  # namespace, name
+
+_MOST_READS: Final = 16  # pages of the log in one look
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A run that is followed; `uid` tells a resource from one of the same name before it."""
+
+    uid: str
+    endpoint: Endpoint
+    progress: Progress
+
+
+class Follower:
+    """Progress of all live runs.
+
+    Args:
+        metrics: told of every entry and every look.
+        notify: called with the key of a run of which something is new; must not block.
+        poll_seconds: between two looks at a Redis.
+    """
+
+    def __init__(
+        self, metrics: OperatorMetrics, *, notify: Callable[[Key], None], poll_seconds: float
+    ) -> None:
+        self._metrics = metrics
+        self._notify = notify
+        self._poll_seconds = poll_seconds
+        self._lock = threading.Lock()
+        self._runs: dict[Key, _Followed] = {}
+
+    def follow(self, key: Key, uid: str, endpoint: Endpoint, *, start: Ledger) -> Progress:
+        """Follow a run from where `start` ends; one that is followed already goes on, in this Redis from now on.
+
+        Returns:
+            What is known of it.
+        """
+        with self._lock:
+            followed = self._runs.get(key)
+            if followed is None or followed.uid != uid:
+                followed = self._runs[key] = _Followed(uid, endpoint, Progress(ledger=start))
+            followed.endpoint = endpoint
+            return followed.progress
+
+    def forget(self, key: Key) -> None:
+        """Follow it no more."""
+        with self._lock:
+            self._runs.pop(key, None)
+
+    def progress(self, key: Key, uid: str) -> Progress | None:
+        """What is known of a run; None for one that is not followed."""
+        with self._lock:
+            followed = self._runs.get(key)
+            return None if followed is None or followed.uid != uid else followed.progress
+
+    def note_workers(self, key: Key, wanted: int) -> None:
+        """Note how many workers are wanted: sizing waits until that has been measured."""
+        with self._lock:
+            followed = self._runs.get(key)
+            if followed is not None:
+                ledger = followed.progress.ledger.wanted(wanted)
+                followed.progress = replace(followed.progress, ledger=ledger)
+
+    async def run(self) -> None:
+        """Look until cancelled; a Redis that hangs holds up no other."""
+        busy: dict[int, asyncio.Task[None]] = {}
+        while True:
+            for endpoint in self._endpoints():
+                task = busy.get(id(endpoint))
+                if task is None or task.done():
+                    busy[id(endpoint)] = asyncio.create_task(asyncio.to_thread(self.look, endpoint))
+            busy = {name: task for name, task in busy.items() if not task.done()}
+            await asyncio.sleep(self._poll_seconds)
+
+    def look(self, endpoint: Endpoint) -> None:
+        """Look once at all runs of a Redis."""
+        for _ in range(_MOST_READS):
+            with self._lock:
+                cursors = {
+                    each.uid: each.progress.ledger.generation
+                    for each in self._runs.values()
+                    if each.endpoint is endpoint
+                }
+            try:
+                seen = endpoint.observe(cursors)
+            except EsftError as error:
+                self._away(endpoint, str(error))
+                return
+            if not self._take(endpoint, seen):
+                return
+
+    def _endpoints(self) -> list[Endpoint]:
+        with self._lock:
+            return list({id(each.endpoint): each.endpoint for each in self._runs.values()}.values())
+
+    def _take(self, endpoint: Endpoint, seen: dict[str, Seen]) -> bool:
+        """Fold what was seen; whether a log has more."""
+        more = False
+        with self._lock:
+            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
+        for key, each in followed:
+            if each.uid not in seen:
+                continue
+            with self._lock:
+                before = each.progress
+                each.progress = after = self._after(key, each.uid, before, seen[each.uid])
+            state = after.state
+            more |= (
+                after.problem is None
+                and state is not None
+                and after.ledger.generation < state.opening.generation
+            )
+            if _is_news(before, after):
+                self._notify(key)
+        return more
+
+    def _after(self, key: Key, uid: str, before: Progress, seen: Seen) -> Progress:
+        """Progress with what was seen; a run that cannot be read says so, and is no matter of the others."""
+        match seen:
+            case None:
+                return replace(before, problem=None, asked=True, state=None)
+            case UnreadableRunError():
+                return replace(before, problem=str(seen), asked=True)
+        try:
+            return self._folded(key, before, seen)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
+            return replace(before, problem=str(UnreadableRunError(uid, error)), asked=True)
+
+    def _folded(self, key: Key, before: Progress, observation: Observation) -> Progress:
+        state, ledger = observation.state, before.ledger
+        check(state)
+        if state.opening.generation < ledger.generation:
+            logger.warning(
+                "Redis lost updates of a run",
+                extra={
+                    "about": {"namespace": key[0], "name": key[1]},
+                    "generation": state.opening.generation,
+                },
+            )
+            ledger = replace(ledger, generation=state.opening.generation)
+        else:
+            ledger = ledger.followed_by(observation.entries)
+        self._metrics.seen(key, state)
+        self._metrics.closed(key, observation.entries)
+        return Progress(problem=None, asked=True, state=state, ledger=ledger)
+
+    def _away(self, endpoint: Endpoint, problem: str) -> None:
+        with self._lock:
+            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
+            for _, each in followed:
+                each.progress = replace(each.progress, problem=problem)
+        for key, _ in followed:
+            self._notify(key)
+
+
+def _is_news(before: Progress, after: Progress) -> bool:
+    """Whether a status or an action may follow from the difference."""
+    return (
+        before.ledger.generation != after.ledger.generation
+        or before.asked != after.asked
+        or before.problem != after.problem
+        or (before.state is None) != (after.state is None)
+        or (before.state is not None and after.state is not None and before.state.phase != after.state.phase)
+    )
