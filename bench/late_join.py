@@ -63,12 +63,13 @@ def main() -> None:
         )
         print(rows[-1], flush=True)
     with tempfile.TemporaryDirectory(dir=".") as folder:
-        path = CheckpointStore(Path(folder), keep=1).save(
+        path = CheckpointStore(Path(folder)).save(
             CheckpointState(0, weights.digest(), "bench"),
             save_model=lambda _: None,
             masters=weights.masters(),
             log=[],
             writer="bench",
+            keep=1,
         )
 
         def load() -> None:

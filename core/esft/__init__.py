@@ -4,4 +4,4 @@ Neither torch nor a Kubernetes client is imported here, so that the command line
 operator's image stays small.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

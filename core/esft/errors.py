@@ -25,6 +25,10 @@ class SpecError(EsftError):
     exit_code = EXIT_SPEC
 
 
+class VersionError(EsftError):
+    """Something was written by a release whose format or noise this one does not read: that one goes on with it."""
+
+
 class QueueUnavailableError(EsftError):
     """Redis did not answer for longer than the client was told to wait."""
 

@@ -1,7 +1,8 @@
 """What a generation consists of, and what its results lead to: the bridge between the algorithm and the queue.
 
-Everything here is a pure function of the spec and of what was reported, so that every worker that closes a generation
-comes to the same record and the same next opening. Rejected: a coordinator that decides; it would have to survive.
+Everything here is a pure function of the spec, the policy and what was reported, so that every worker that closes a
+generation comes to the same record and the same next opening. Rejected: a coordinator that decides; it would have to
+survive.
 """
 
 import hashlib
@@ -9,12 +10,13 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Self
 
+from esft.policy import Policy
 from esft.population import scheduled, update_record
-from esft.queue import Opening
+from esft.queue import GenerationResults, Opening
 from esft.records import Evaluation, MemberResult, UpdateRecord
 from esft.spec import ESFineTuneSpec
 
@@ -50,10 +52,72 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What performing and closing a generation takes besides the immutable part of the specification.
+
+    Fixed when the generation is opened, and handed out with its items: all workers perform and close alike, whatever
+    has changed since and whichever copy of the specification they were started with.
+
+    Attributes:
+        sigma: scale of the noise that members are perturbed with.
+        learning_rate: of the update that closes it.
+        members_needed: how many members must be scored before it may close; 0 in the last generation.
+        evaluation_shards: into how many items the held-out split is cut; 0: no evaluation.
+        kl_prompts: training prompts that the divergence is measured on; 0: it is not measured.
+        checkpoint: whether its weights are saved.
+        last: whether it only measures and saves, and its closing ends the run.
+    """
+
+    sigma: float
+    learning_rate: float
+    members_needed: int
+    evaluation_shards: int
+    kl_prompts: int
+    checkpoint: bool
+    last: bool
+
+    @classmethod
+    def of(cls, spec: ESFineTuneSpec, generation: int, policy: Policy) -> Self:
+        """The terms of a generation that is opened under a policy."""
+        evolution, schedule = spec.evolution, spec.evolution.schedule
+        last = generation >= policy.generations
+        evaluated = spec.task.test is not None and (last or _due(generation, policy.evaluate_every))
+        may_stop = policy.target_score is not None or policy.patience is not None
+        return cls(
+            sigma=scheduled(evolution.sigma, schedule.sigma, generation, policy.generations),
+            learning_rate=scheduled(
+                evolution.learning_rate, schedule.learning_rate, generation, policy.generations
+            ),
+            members_needed=0 if last else math.ceil(evolution.population * policy.quorum),
+            evaluation_shards=_shards(spec) if evaluated else 0,
+            kl_prompts=policy.kl_prompts if divergence_due(policy, generation) else 0,
+            checkpoint=generation > 0
+            and (last or _due(generation, policy.checkpoint_every) or (may_stop and evaluated)),
+            last=last,
+        )
+
+    def to_json(self) -> str:
+        """Serialise to one line."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Parse what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """The generation ends in an update; `opening` is the next one."""
 
     record: UpdateRecord
+    opening: Opening
+
+
+@dataclass(frozen=True, slots=True)
+class Extend:
+    """It was to be the last, and more are wanted by now: the same generation is opened again, with members."""
+
     opening: Opening
 
 
@@ -68,86 +132,43 @@ class Finish:
     kl_divergence: float | None = None
 
 
-def opening(spec: ESFineTuneSpec, generation: int) -> Opening:
+def opening(spec: ESFineTuneSpec, generation: int, terms: Terms) -> Opening:
     """The items of a generation, in the order in which they are handed out.
 
     The checkpoint comes first, so that it is written while other workers evaluate members; held-out shards come
     last and fill the tail of the generation. The last generation has no members: it only measures and saves.
     """
-    evolution = spec.evolution
-    ended = generation >= evolution.generations
-    members = [] if ended else [str(Item(Kind.MEMBER, index)) for index in range(evolution.population)]
+    members = (
+        [] if terms.last else [str(Item(Kind.MEMBER, index)) for index in range(spec.evolution.population)]
+    )
     items = [
-        *([str(Item(Kind.CHECKPOINT))] if checkpoint_due(spec, generation) else []),
+        *([str(Item(Kind.CHECKPOINT))] if terms.checkpoint else []),
         *members,
-        *(str(Item(Kind.EVALUATION, index)) for index in range(evaluation_shards(spec, generation))),
-        *([str(Item(Kind.DIVERGENCE))] if divergence_due(spec, generation) else []),
+        *(str(Item(Kind.EVALUATION, shard)) for shard in range(terms.evaluation_shards)),
+        *([str(Item(Kind.DIVERGENCE))] if terms.kl_prompts else []),
     ]
-    sigma = scheduled(evolution.sigma, evolution.schedule.sigma, generation, evolution.generations)
     return Opening(
         generation=generation,
         items=tuple(items),
         optional=tuple(members),
-        optional_needed=math.ceil(len(members) * spec.workers.quorum),
-        parameters=json.dumps({"sigma": sigma}),
+        optional_needed=terms.members_needed,
+        parameters=terms.to_json(),
     )
 
 
-def sigma_of(opening: Opening) -> float:
-    """The noise scale of the generation's members, as fixed when it was opened."""
-    sigma: float = json.loads(opening.parameters)["sigma"]
-    return sigma
+def opened(spec: ESFineTuneSpec, generation: int, policy: Policy) -> Opening:
+    """The generation as it is opened under a policy."""
+    return opening(spec, generation, Terms.of(spec, generation, policy))
 
 
-def evaluation_due(spec: ESFineTuneSpec, generation: int) -> bool:
-    """Whether weights(generation) are evaluated on the held-out split."""
-    if spec.task.test is None:
-        return False
-    return _due(generation, spec.evaluation.every_generations) or generation >= spec.evolution.generations
-
-
-def evaluation_shards(spec: ESFineTuneSpec, generation: int) -> int:
-    """Into how many items the held-out split is cut: about one batch each, so that workers share it evenly."""
-    if not evaluation_due(spec, generation) or spec.task.test is None:
-        return 0
-    size = spec.task.test.size
-    if size is None:
-        return _SHARDS_OF_UNKNOWN_SIZE
-    return max(1, min(_MOST_SHARDS, math.ceil(size / spec.decoding.batch_size)))
+def divergence_due(policy: Policy, generation: int) -> bool:
+    """Whether the KL divergence from the base model is measured; at generation 0 it is zero."""
+    return policy.kl_every > 0 and generation > 0 and _due(generation, policy.kl_every)
 
 
 def shard_bounds(size: int, *, shard: int, shards: int) -> tuple[int, int]:
     """First example and the one past the last of a shard; the shards cover `size` examples evenly."""
     return shard * size // shards, (shard + 1) * size // shards
-
-
-def checkpoint_due(spec: ESFineTuneSpec, generation: int) -> bool:
-    """Whether weights(generation) are saved; where a score may stop the run, each generation it is measured at is."""
-    if generation == 0:
-        return False
-    may_stop = spec.stop.target_score is not None or spec.stop.patience is not None
-    return (
-        _due(generation, spec.checkpoint.every_generations)
-        or generation >= spec.evolution.generations
-        or (may_stop and evaluation_due(spec, generation))
-    )
-
-
-def latest_checkpoint(spec: ESFineTuneSpec, generation: int) -> int | None:
-    """The newest generation up to this one whose weights are saved; None where there is none."""
-    due = [generation - generation % spec.checkpoint.every_generations]
-    if spec.task.test is not None:
-        due.append(generation - generation % spec.evaluation.every_generations)
-    due.append(min(generation, spec.evolution.generations))
-    return max((each for each in due if checkpoint_due(spec, each)), default=None)
-
-
-def divergence_due(spec: ESFineTuneSpec, generation: int) -> bool:
-    """Whether the KL divergence from the base model is measured; at generation 0 it is zero."""
-    kl = spec.monitoring.kl
-    if kl is None or kl.every_generations == 0 or generation == 0:
-        return False
-    return _due(generation, kl.every_generations)
 
 
 def prompt_indices(spec: ESFineTuneSpec, generation: int, *, available: int) -> Sequence[int]:
@@ -167,27 +188,33 @@ def rollout_seed(spec: ESFineTuneSpec, generation: int) -> int:
 
 
 def close(
-    spec: ESFineTuneSpec, closing: Opening, results: Mapping[str, str], log: Sequence[UpdateRecord]
-) -> Commit | Finish:
+    spec: ESFineTuneSpec,
+    policy: Policy,
+    closing: GenerationResults,
+    log: Sequence[UpdateRecord],
+) -> Commit | Extend | Finish:
     """Decide what the reported results of a complete generation lead to.
 
     Args:
-        spec: the run's.
-        closing: the generation that is complete.
-        results: what was reported for each item, as JSON of `MemberResult` where the item gives one.
+        spec: the run's, of which only what is immutable counts.
+        policy: in force now: it says whether the run stops, and what the next generation consists of.
+        closing: the generation that is complete: its terms, and what was reported for each item, as JSON of
+            `MemberResult` where the item gives one.
         log: every record before this generation's.
     """
-    generation = closing.generation
-    evaluation = _evaluation(results)
-    divergence = _divergence(results)
-    if generation >= spec.evolution.generations:
-        reason = "GenerationsDone"
-        return Finish("Succeeded", reason, f"All {generation} generations done.", evaluation, divergence)
-    if evaluation is not None:
-        stopped = _stop(spec, log, evaluation, generation)
+    generation, terms, results = len(log), Terms.from_json(closing.parameters), closing.results
+    evaluation, divergence = _evaluation(results), _divergence(results)
+    if terms.last and generation < policy.generations:
+        return Extend(opened(spec, generation, policy))
+    if terms.last:
+        message = f"All {generation} generations done."
+        return Finish("Succeeded", "GenerationsDone", message, evaluation, divergence)
+    if evaluation is not None and terms.checkpoint:  # a run ends with weights that are saved
+        stopped = _stop(policy, log, evaluation, generation)
         if stopped is not None:
             return Finish("Succeeded", *stopped, evaluation, divergence)
-    fitness = [_fitness(results.get(item)) for item in closing.optional]
+    members = (str(Item(Kind.MEMBER, index)) for index in range(spec.evolution.population))
+    fitness = [_fitness(results.get(member)) for member in members]
     if all(math.isnan(value) for value in fitness):
         return Finish(
             "Failed",
@@ -195,15 +222,23 @@ def close(
             f"No member of generation {generation} gave finite logits: spec.evolution.sigma or learningRate is too "
             "large for this model or dtype. Fix: lower them and start the run afresh.",
         )
-    sigma = sigma_of(closing)
     record = update_record(
-        spec.evolution,
+        spec.evolution.shaping,
         generation=generation,
-        sigma=sigma,
+        sigma=terms.sigma,
+        learning_rate=terms.learning_rate,
         fitness=fitness,
-        evaluation=evaluation,
     )
-    return Commit(record=replace(record, kl_divergence=divergence), opening=opening(spec, generation + 1))
+    measured = replace(record, evaluation=evaluation, kl_divergence=divergence, checkpoint=terms.checkpoint)
+    return Commit(record=measured, opening=opened(spec, generation + 1, policy))
+
+
+def _shards(spec: ESFineTuneSpec) -> int:
+    """Into how many items the held-out split is cut: about one batch each, so that workers share it evenly."""
+    size = None if spec.task.test is None else spec.task.test.size
+    if size is None:
+        return _SHARDS_OF_UNKNOWN_SIZE
+    return max(1, min(_MOST_SHARDS, math.ceil(size / spec.decoding.batch_size)))
 
 
 def _due(generation: int, every: int) -> bool:
@@ -240,10 +275,10 @@ def _divergence(results: Mapping[str, str]) -> float | None:
 
 
 def _stop(
-    spec: ESFineTuneSpec, log: Sequence[UpdateRecord], evaluation: Evaluation, generation: int
+    policy: Policy, log: Sequence[UpdateRecord], evaluation: Evaluation, generation: int
 ) -> tuple[str, str] | None:
     """Reason and message where the held-out score ends the run early."""
-    target, patience = spec.stop.target_score, spec.stop.patience
+    target, patience = policy.target_score, policy.patience
     if target is not None and generation > 0 and evaluation.score >= target:
         return (
             "TargetScoreReached",

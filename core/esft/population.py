@@ -15,8 +15,8 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from esft.records import Evaluation, UpdateRecord
-from esft.spec import Evolution, ScheduleKind, Shaping
+from esft.records import UpdateRecord
+from esft.spec import ScheduleKind, Shaping
 
 COEFFICIENT_BITS = 24
 """Coefficients are integers of at most 2**24 in size, exact in float32."""
@@ -90,31 +90,23 @@ def scheduled(initial: float, kind: ScheduleKind, generation: int, generations: 
 
 
 def update_record(
-    evolution: Evolution,
-    *,
-    generation: int,
-    sigma: float,
-    fitness: Sequence[float],
-    evaluation: Evaluation | None,
+    shaping: Shaping, *, generation: int, sigma: float, learning_rate: float, fitness: Sequence[float]
 ) -> UpdateRecord:
     """The update that the fitness of a whole generation calls for.
 
     Args:
-        evolution: the run's algorithm.
+        shaping: what turns fitness into coefficients.
         generation: the generation whose members were scored.
         sigma: scale of the noise they were perturbed with.
+        learning_rate: step size, with 1 / sigma folded in.
         fitness: mean reward a member, in order; NaN for a member that is missing or gave no usable output.
-        evaluation: held-out evaluation of the same generation's weights, where one was due.
 
     Returns:
-        The record; its step is 0 when no member has a fitness.
+        The record, without what else was measured; its step is 0 when no member has a fitness.
     """
     usable = tuple(value if math.isfinite(value) else math.nan for value in fitness)
     valid = sum(not math.isnan(value) for value in usable)
-    learning_rate = scheduled(
-        evolution.learning_rate, evolution.schedule.learning_rate, generation, evolution.generations
-    )
-    coefficients, exponent = quantise(shape(usable, evolution.shaping))
+    coefficients, exponent = quantise(shape(usable, shaping))
     return UpdateRecord(
         generation=generation,
         sigma=sigma,
@@ -122,7 +114,6 @@ def update_record(
         exponent=exponent,
         coefficients=coefficients,
         fitness=usable,
-        evaluation=evaluation,
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from esft.versions import CURRENT, Versions, require_current
+
 
 @dataclass(frozen=True, slots=True)
 class MemberResult:
@@ -104,6 +106,7 @@ class UpdateRecord:
         fitness: mean reward a member; NaN for a member that is missing (quorum) or gave no usable output.
         evaluation: held-out evaluation of weights(g), where one was due.
         kl_divergence: mean KL divergence a token of weights(g) from the base model, in nats, where one was due.
+        checkpoint: whether weights(g) were saved before the generation closed.
     """
 
     generation: int
@@ -114,6 +117,7 @@ class UpdateRecord:
     fitness: tuple[float, ...]
     evaluation: Evaluation | None = None
     kl_divergence: float | None = None
+    checkpoint: bool = False
 
     @property
     def statistics(self) -> FitnessStatistics:
@@ -124,6 +128,7 @@ class UpdateRecord:
         """Serialise to one line; equal records give equal text."""
         return json.dumps(
             {
+                **CURRENT.as_dict(),
                 "generation": self.generation,
                 "sigma": self.sigma,
                 "step": self.step,
@@ -132,6 +137,7 @@ class UpdateRecord:
                 "fitness": _pack("d", self.fitness),
                 "evaluation": None if self.evaluation is None else self.evaluation.to_dict(),
                 "kl_divergence": self.kl_divergence,
+                "checkpoint": self.checkpoint,
             }
         )
 
@@ -141,8 +147,10 @@ class UpdateRecord:
 
         Raises:
             ValueError, KeyError: the text is not an update record.
+            VersionError: it is one of another version.
         """
         data: dict[str, Any] = json.loads(text)
+        require_current(Versions.of(data), f"the run of update record {data['generation']}")
         evaluation = data["evaluation"]
         return cls(
             generation=data["generation"],
@@ -153,6 +161,7 @@ class UpdateRecord:
             fitness=_unpack("d", data["fitness"]),
             evaluation=None if evaluation is None else Evaluation.from_dict(evaluation),
             kl_divergence=data["kl_divergence"],
+            checkpoint=data["checkpoint"],
         )
 
 

@@ -1,7 +1,7 @@
 """The folder of a local run: all that is needed to go on after anything, and all that a run leaves.
 
     spec.yaml      the effective specification, overrides applied
-    run.json       the run's uid, fingerprint and wall time so far
+    run.json       the run's uid, fingerprint, versions and wall time so far
     log.jsonl      the update log, each record as the queue committed it, synced before the next is read
     history.jsonl  the same for people: see history.py
     summary.json   how it ended: see summary.py; absent while it runs
@@ -28,6 +28,7 @@ from esft.document import load
 from esft.errors import SpecError
 from esft.records import Evaluation, UpdateRecord
 from esft.spec import ESFineTune, fingerprint, immutable_differences
+from esft.versions import CURRENT, Versions, require_current
 from esft_local.files import RunFolderError, append_line, explained, write_atomically
 from esft_local.history import HistoryLine
 from esft_local.summary import SUCCEEDED, Summary
@@ -48,6 +49,7 @@ class RunFolder:
         spec: the effective specification.
         saved: the specification of the session before; None for a new run.
         uid: names the run in Redis; stays the same over sessions.
+        generation: counts the changes of the specification, as metadata.generation of a resource does.
         log: the update records in order, as JSON.
         history: a line for each of them, and one for the final weights once they are measured.
         wall_seconds: of all sessions so far.
@@ -57,6 +59,7 @@ class RunFolder:
     spec: ESFineTune
     saved: ESFineTune | None
     uid: str
+    generation: int
     log: list[str]
     history: list[HistoryLine]
     wall_seconds: float
@@ -70,6 +73,7 @@ class RunFolder:
         Raises:
             RunFolderError: the folder cannot be used, is in use, or holds something else.
             SpecError: it holds a run with other settings.
+            VersionError: it holds a run of a release that this one cannot go on with.
         """
         path = path.absolute()
         with explained(path):
@@ -79,11 +83,12 @@ class RunFolder:
 
     @classmethod
     def _load(cls, path: Path, spec: ESFineTune, new_uid: Callable[[], str]) -> Self:
-        new = cls(path, spec, saved=None, uid=new_uid(), log=[], history=[], wall_seconds=0.0)
+        new = cls(path, spec, saved=None, uid=new_uid(), generation=1, log=[], history=[], wall_seconds=0.0)
         if not (path / "run.json").exists():
             _refuse_foreign_content(path)
             return new
         state = _read_json(path / "run.json")
+        require_current(Versions.of(state), f"the run in {path}")
         saved = load(path / "spec.yaml", ())
         log = _read_log(path / "log.jsonl")
         if not log and immutable_differences(saved.spec, spec.spec):
@@ -94,6 +99,7 @@ class RunFolder:
             spec,
             saved=saved,
             uid=state["uid"],
+            generation=state["generation"] + (saved.spec != spec.spec),
             log=log,
             history=_matching_history(path / "history.jsonl", log),
             wall_seconds=state["wall_seconds"],
@@ -135,6 +141,7 @@ class RunFolder:
             self.checkpoints.mkdir(exist_ok=True)
             (self.path / "summary.json").unlink(missing_ok=True)
         document = self.spec.model_dump(mode="json", by_alias=True)
+        document["metadata"]["generation"] = self.generation
         write_atomically(self.path / "spec.yaml", yaml.safe_dump(document, sort_keys=False))
         _truncate_torn_line(self.path / "log.jsonl")
         self._rewrite_history()
@@ -179,8 +186,10 @@ class RunFolder:
         self._saved_wall_seconds = self.wall_seconds
         state = {
             "uid": self.uid,
+            "generation": self.generation,
             "fingerprint": fingerprint(self.spec.spec),
             "wall_seconds": round(self.wall_seconds, 3),
+            **CURRENT.as_dict(),
         }
         write_atomically(self.path / "run.json", json.dumps(state, indent=2) + "\n")
 

@@ -28,7 +28,8 @@ from esft.errors import (
     QueueUnavailableError,
     RunNotFoundError,
 )
-from esft.generation import opening
+from esft.generation import opened
+from esft.policy import Policy
 from esft.queue import RunQueue, RunState, connect
 from esft.spec import ESFineTune, fingerprint
 from esft_local.devices import worker_environments
@@ -122,6 +123,7 @@ class _Session:
     ) -> None:
         self._folder = folder
         self._spec = folder.spec.spec
+        self._policy = Policy.of(folder.spec.spec, version=folder.generation)
         self._queue = queue
         self._pool = pool
         self._view = view
@@ -164,11 +166,11 @@ class _Session:
             return
         if self._agrees():
             self._read_log()
-        reached = state.opening.generation
-        current = len(self._folder.log) == reached and state.opening == opening(self._spec, reached)
-        if state.finished or not current:
+        if state.finished or len(self._folder.log) != state.opening.generation:
             self._queue.delete()
             self._create()
+        else:
+            self._queue.set_policy(self._policy.to_json(), version=self._policy.version)
 
     def _agrees(self) -> bool:
         """Whether the last record that both have is the same."""
@@ -179,9 +181,17 @@ class _Session:
         return bool(entries) and entries[0].record == log[-1]
 
     def _create(self) -> None:
-        log = self._folder.log
+        """Fill Redis from the folder, with the generation opened as it was before Redis lost it."""
+        log, before = self._folder.log, self._state
+        same = before is not None and not before.finished and before.opening.generation == len(log)
         self._queue.create(
-            fingerprint=fingerprint(self._spec), log=log, opening=opening(self._spec, len(log))
+            fingerprint=fingerprint(self._spec),
+            policy=self._policy.to_json(),
+            policy_version=self._policy.version,
+            log=log,
+            opening=before.opening
+            if before is not None and same
+            else opened(self._spec, len(log), self._policy),
         )
 
     def _follow(self) -> RunState | None:

@@ -24,6 +24,7 @@ from esft_operator.decide.actions import (
     RemoveFinalizer,
     RemoveFromRedis,
     ReopenRun,
+    SetPolicy,
 )
 from esft_operator.names import FIELD_MANAGER, FINALIZER, GROUP, VERSION
 from esft_operator.observe.children import owner_of
@@ -87,7 +88,7 @@ class Executor:
 
     def _in_redis(
         self,
-        action: GrantAccess | RemoveFromRedis | FinishRun | ReopenRun,
+        action: GrantAccess | RemoveFromRedis | FinishRun | SetPolicy | ReopenRun,
         run: Run | None,
         resource: Resource,
         endpoint: Endpoint | None,
@@ -102,6 +103,8 @@ class Executor:
                 endpoint.remove(resource.uid)
             case FinishRun():
                 endpoint.finish(resource.uid, reason=action.reason, message=action.message)
+            case SetPolicy():
+                endpoint.set_policy(resource.uid, action.policy)
             case ReopenRun():
                 if not endpoint.reopen(resource.uid, action.opening):
                     raise WorkersLeavingError("Workers of the finished run are still leaving.")

@@ -7,6 +7,7 @@ from typing import Any, Self
 from pydantic import ValidationError
 
 from esft.errors import SpecError
+from esft.policy import Policy
 from esft.problems import problems_of
 from esft.spec import ESFineTuneSpec
 
@@ -20,6 +21,7 @@ class Run:
     Attributes:
         labels: of the resource; those of Kueue are handed on to the Job.
         annotations: likewise.
+        generation: of the specification.
         spec: checked, with all defaults.
     """
 
@@ -28,7 +30,13 @@ class Run:
     uid: str
     labels: Mapping[str, str]
     annotations: Mapping[str, str]
+    generation: int
     spec: ESFineTuneSpec
+
+    @property
+    def policy(self) -> Policy:
+        """What may change while the run goes on, as the specification says it now."""
+        return Policy.of(self.spec, version=self.generation)
 
     @classmethod
     def from_body(cls, body: Mapping[str, Any]) -> Self:
@@ -44,6 +52,7 @@ class Run:
             uid=metadata["uid"],
             labels=metadata.get("labels") or {},
             annotations=metadata.get("annotations") or {},
+            generation=metadata.get("generation", 1),
             spec=_parse(body.get("spec") or {}),
         )
 

@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from esft.queue import RunQueue
-from queue_parts import Clock, opening
+from queue_parts import Clock, create
 
 
 @pytest.fixture
@@ -15,5 +15,5 @@ def clock() -> Clock:
 @pytest.fixture
 def queue(redis_client: redis.Redis, clock: Clock) -> RunQueue:
     queue = RunQueue(redis_client, "run-1", clock=clock)
-    assert queue.create(fingerprint="f", log=[], opening=opening())
+    assert create(queue)
     return queue

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from esft.errors import VersionError
 from esft.records import UpdateRecord
 from esft_worker.checkpoint import CheckpointState, CheckpointStore, read_log, read_masters
 from random_models import save_random_model
@@ -24,18 +25,19 @@ def state_of(generation: int) -> CheckpointState:
     return CheckpointState(generation, f"{generation:016x}", "fingerprint")
 
 
-def save(store: CheckpointStore, generation: int, *, writer: str = "w") -> Path:
+def save(store: CheckpointStore, generation: int, *, writer: str = "w", keep: int = 2) -> Path:
     return store.save(
         state_of(generation),
         save_model=lambda folder: (Path(folder) / "config.json").write_text("{}"),
         masters=MASTERS,
         log=[RECORD] * generation,
         writer=writer,
+        keep=keep,
     )
 
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
-    path = save(CheckpointStore(tmp_path, keep=2), 2)
+    path = save(CheckpointStore(tmp_path), 2)
     assert CheckpointState.read(path) == state_of(2)
     assert read_log(path) == [RECORD, RECORD]
     masters = read_masters(path)
@@ -44,20 +46,39 @@ def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path)
     for generation in (5, 10, 100, 1_000_000):
         save(store, generation)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["generation-000100", "generation-1000000"]
     assert [state.generation for _, state in store.candidates(fingerprint="fingerprint")] == [1_000_000, 100]
 
 
+def test_how_many_are_kept_may_change(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    for generation, keep in ((1, 3), (2, 3), (3, 3), (4, 1), (5, 2)):
+        save(store, generation, keep=keep)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["generation-000004", "generation-000005"]
+
+
+@pytest.mark.parametrize("contract", [{}, {"format": 99, "noise": 1, "release": "9.9.9"}])
+def test_a_checkpoint_of_another_version_is_refused_and_names_its_image(
+    tmp_path: Path, contract: dict[str, object]
+) -> None:
+    """Where it is all there is: to begin anew instead would throw the run away."""
+    store = CheckpointStore(tmp_path)
+    state = {"generation": 4, "digest": "0" * 16, "fingerprint": "of another meaning"} | contract
+    (save(store, 4) / "state.json").write_text(json.dumps(state))
+    with pytest.raises(VersionError, match=f"image esfinetune/worker:{contract.get('release', '0.1.0')}"):
+        store.candidates(fingerprint="fingerprint")
+    save(store, 5)
+    assert [state.generation for _, state in store.candidates(fingerprint="fingerprint")] == [5]
+
+
 def test_what_a_killed_writer_left_is_no_checkpoint_and_goes(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path)
     partial = tmp_path / ".generation-000005.dead"
     partial.mkdir()
-    (partial / "state.json").write_text(
-        json.dumps({"generation": 5, "digest": "0", "fingerprint": "fingerprint"})
-    )
+    (partial / "state.json").write_text(state_of(5).to_json())
     assert store.candidates(fingerprint="fingerprint") == []
     save(store, 10)
     assert not partial.exists()
@@ -65,7 +86,7 @@ def test_what_a_killed_writer_left_is_no_checkpoint_and_goes(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"generation": 1}', "null"])
 def test_a_damaged_state_is_passed_over(tmp_path: Path, content: str) -> None:
-    store = CheckpointStore(tmp_path, keep=2)
+    store = CheckpointStore(tmp_path)
     save(store, 1)
     path = save(store, 2)
     (path / "state.json").write_text(content)
@@ -82,8 +103,10 @@ def test_two_writers_at_once_leave_one_whole_checkpoint(tmp_path: Path) -> None:
             (Path(folder) / "config.json").write_text("{}")
             together.wait()
 
-        store = CheckpointStore(tmp_path, keep=2)
-        paths.append(store.save(state_of(3), save_model=save_model, masters={}, log=[], writer=writer))
+        store = CheckpointStore(tmp_path)
+        paths.append(
+            store.save(state_of(3), save_model=save_model, masters={}, log=[], writer=writer, keep=2)
+        )
 
     threads = [threading.Thread(target=write, args=(writer,)) for writer in ("one", "two")]
     for thread in threads:
@@ -101,12 +124,13 @@ from esft.errors import EsftError
 from esft_worker.checkpoint import CheckpointState, CheckpointStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
-    CheckpointStore(Path(sys.argv[1]), keep=1).save(
+    CheckpointStore(Path(sys.argv[1])).save(
         CheckpointState(7, "0" * 16, "f"),
         save_model=lambda folder: None,
         masters={"weights": torch.zeros(100_000)},
         log=[],
         writer="w",
+        keep=1,
     )
 except EsftError as error:
     print(error)
@@ -139,8 +163,8 @@ def test_anyone_can_load_a_checkpoint_with_transformers(tmp_path: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
-    path = CheckpointStore(tmp_path / "run", keep=1).save(
-        state_of(1), save_model=save_model, masters={"w": torch.zeros(1)}, log=[], writer="w"
+    path = CheckpointStore(tmp_path / "run").save(
+        state_of(1), save_model=save_model, masters={"w": torch.zeros(1)}, log=[], writer="w", keep=1
     )
     assert len({file.stat().st_mode for file in path.iterdir()}) == 1, "some users can read a part only"
     again = AutoModelForCausalLM.from_pretrained(path).state_dict()

@@ -9,7 +9,6 @@ from kubernetes import client
 from prometheus_client import CollectorRegistry
 
 from conftest import RedisProcess
-from esft.generation import opening
 from esft.queue import RunQueue
 from esft.queue.scripts import run_keys
 from esft_operator.clients.cluster import Cluster
@@ -22,6 +21,7 @@ from esft_operator.resource import Run
 from esft_operator.service import Service
 from esft_operator.settings import OperatorSettings
 from operator_world import UID, body, entry
+from simulated_worker import create_run
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +34,7 @@ GENERATIONS = 200  # several pages of the log
 def made(redis_client: redis.Redis, uid: str, generations: int) -> RunQueue:
     queue = RunQueue(redis_client, uid)
     log = [entry(generation).record for generation in range(generations)]
-    queue.create(fingerprint="f", log=log, opening=opening(RUN.spec, generations))
+    create_run(queue, RUN.spec, log)
     return queue
 
 

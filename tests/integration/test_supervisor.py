@@ -54,8 +54,9 @@ WORKER = textwrap.dedent('''
 
     from esft.document import load
     from esft.errors import RunNotFoundError
-    from esft.generation import Commit, close, Item, Kind
-    from esft.queue import ClaimStatus, RunQueue, connect
+    from esft.generation import Commit, Extend, close, Item, Kind
+    from esft.policy import Policy
+    from esft.queue import ClaimStatus, ItemResult, RunQueue, connect
     from esft.records import MemberResult, UpdateRecord
     from esft.spec import fingerprint
 
@@ -67,7 +68,7 @@ WORKER = textwrap.dedent('''
         sys.exit(70)
     spec = load(pathlib.Path(options.spec)).spec
     queue = RunQueue(connect(os.environ["ESFT_REDIS_URL"], patience_seconds=20), options.run)
-    queue.join(options.name, fingerprint=fingerprint(spec), ttl_milliseconds=60_000, info="")
+    queue.join(options.name, fingerprint=fingerprint(spec), ttl_milliseconds=60_000)
     records, claims = [], 0
     seconds = float(os.environ.get("FAKE_ITEM_SECONDS", "0"))
 
@@ -105,16 +106,16 @@ WORKER = textwrap.dedent('''
             stop.wait(seconds)
             if stop.is_set():
                 break
-            outcome = queue.report(
-                options.name, generation=generation, item=item,
-                result=measure(generation, Item.parse(item)), milliseconds=int(1000 * seconds),
-            )
+            result = ItemResult(item, measure(generation, Item.parse(item)), int(1000 * seconds))
+            (outcome,) = queue.report(options.name, generation=generation, results=[result])
             complete = complete or outcome.complete
         if claim.status is ClaimStatus.WAIT:
             queue.updates(generation, block_milliseconds=min(200, claim.wait_milliseconds))
-        if complete and (results := queue.results(generation)):
-            decision = close(spec, queue.state().opening, results, records)
-            if isinstance(decision, Commit):
+        if complete and (closing := queue.results(generation)):
+            decision = close(spec, Policy.from_json(closing.policy), closing, records)
+            if isinstance(decision, Extend):
+                queue.reopen(decision.opening, instead_of=closing.parameters)
+            elif isinstance(decision, Commit):
                 queue.commit(
                     generation=generation, record=decision.record.to_json(), opening=decision.opening
                 )

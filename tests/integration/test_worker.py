@@ -13,17 +13,18 @@ from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file, save_file
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError, SpecError
-from esft.generation import opening
+from esft.policy import Policy
 from esft.queue import RunQueue, connect
 from esft.records import UpdateRecord
 from esft.spec import ESFineTuneSpec, fingerprint
-from esft_worker.assemble import Place, assembled_worker
+from esft_worker.assemble import Host, assembled_worker
 from esft_worker.checkpoint import CheckpointState, CheckpointStore
 from esft_worker.engine import Drained
 from esft_worker.loop import Worker
 from esft_worker.metrics import WorkerMetrics
 from esft_worker.tasks import TaskError
 from random_models import save_random_model
+from simulated_worker import create_run
 
 pytestmark = pytest.mark.integration
 
@@ -71,10 +72,11 @@ def worker_of(
     name: str = "worker-0",
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Worker]:
-    place = Place(checkpoints=folder, cache=folder / "cache", device=torch.device("cpu"), threads=1)
+    host = Host(checkpoints=folder, cache=folder / "cache", device=torch.device("cpu"), threads=1)
     with assembled_worker(
         spec,
-        place,
+        host,
+        policy=Policy.of(spec),
         name=name,
         queue=queue,
         metrics=WorkerMetrics(CollectorRegistry()),
@@ -176,21 +178,21 @@ def test_a_late_worker_replays_the_log_from_the_base_model(
     expected = work(spec, queue, tmp_path / "first")
     log = log_of(queue)
     queue.delete()
-    queue.create(fingerprint=fingerprint(spec), log=log[:3], opening=opening(spec, 3))
+    create_run(queue, spec, log[:3])
     assert work(spec, queue, tmp_path / "second") == expected
     assert log_of(queue) == log
 
 
 def test_draining_hands_the_leases_back(model: Path, queue: RunQueue, tmp_path: Path) -> None:
     spec = spec_of(model, workers={"claimSize": 4})
-    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    create_run(queue, spec)
     with worker_of(spec, queue, tmp_path, should_stop=lambda: queue.state().outstanding > 2) as worker:
         with pytest.raises(Drained):
             worker.run()
         state = queue.state()
     assert state.outstanding == 0
     assert state.todo + state.done == len(state.opening.items)
-    assert queue.workers() == {}
+    assert queue.state().workers == 0
 
 
 def test_a_redis_that_lost_the_run_is_filled_again(model: Path, queue: RunQueue, tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_a_redis_with_an_older_log_makes_the_worker_go_back(
 
     def older_log() -> None:
         queue.delete()
-        queue.create(fingerprint=fingerprint(spec), log=log[:1], opening=opening(spec, 1))
+        create_run(queue, spec, log[:1])
 
     rewind, rewound = once(lambda: len(log_of(queue)) >= 3, older_log)
     assert work(spec, queue, tmp_path / "second", should_stop=rewind) == expected
@@ -231,7 +233,7 @@ def test_wrong_weights_are_noticed_and_made_anew(
     log = log_of(queue)
     digest = queue.digest("reader", generation=3, digest="none")
     queue.delete()
-    queue.create(fingerprint=fingerprint(spec), log=log[:3], opening=opening(spec, 3))
+    create_run(queue, spec, log[:3])
     queue.digest("healthy", generation=3, digest=digest)
     with worker_of(spec, queue, tmp_path / "second") as worker:
         replica = worker._replica
@@ -254,7 +256,7 @@ def test_a_faulty_worker_that_was_first_does_not_stop_the_others(
     spec = spec_of(model)
     expected = work(spec, queue, tmp_path / "first")
     queue.delete()
-    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    create_run(queue, spec)
     queue.digest("faulty", generation=1, digest="0" * 16)
     assert work(spec, queue, tmp_path / "second") == expected
     assert queue.digest("faulty", generation=1, digest="0" * 16) != "0" * 16
@@ -262,7 +264,7 @@ def test_a_faulty_worker_that_was_first_does_not_stop_the_others(
 
 def test_a_worker_that_differs_after_a_rebuild_stops(model: Path, queue: RunQueue, tmp_path: Path) -> None:
     spec = spec_of(model)
-    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    create_run(queue, spec)
     queue.digest("other", generation=1, digest="0" * 16, rebuilt=True)
     with (
         worker_of(spec, queue, tmp_path) as worker,
@@ -273,7 +275,7 @@ def test_a_worker_that_differs_after_a_rebuild_stops(model: Path, queue: RunQueu
 
 def test_other_settings_are_refused(model: Path, queue: RunQueue, tmp_path: Path) -> None:
     spec = spec_of(model)
-    queue.create(fingerprint="another", log=[], opening=opening(spec, 0))
+    create_run(queue, spec_of(model, evolution={"seed": 7}))
     with worker_of(spec, queue, tmp_path) as worker, pytest.raises(SpecError, match="another specification"):
         worker.run()
 
@@ -285,9 +287,7 @@ def test_a_checkpoint_of_other_settings_or_with_wrong_weights_is_not_used(
     spec = spec_of(model)
     expected = work(spec, queue, tmp_path)
     queue.delete()
-    newest, older = (
-        path for path, _ in CheckpointStore(tmp_path, keep=2).candidates(fingerprint=fingerprint(spec))
-    )
+    newest, older = (path for path, _ in CheckpointStore(tmp_path).candidates(fingerprint=fingerprint(spec)))
     state = json.loads((newest / "state.json").read_text())
     (newest / "state.json").write_text(json.dumps(state | {"digest": "0" * 16}))
     state = json.loads((older / "state.json").read_text())

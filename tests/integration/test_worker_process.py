@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from esft import document
-from esft.generation import opening
 from esft.queue import RunQueue, connect
-from esft.spec import ESFineTuneSpec, fingerprint
+from esft.spec import ESFineTuneSpec
 from random_models import save_random_model
+from simulated_worker import create_run
 
 pytestmark = pytest.mark.integration
 
@@ -98,7 +98,7 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 def create(queue: RunQueue, job: Path) -> None:
     spec = spec_of(job)
-    queue.create(fingerprint=fingerprint(spec), log=[], opening=opening(spec, 0))
+    create_run(queue, spec)
 
 
 def ends(process: subprocess.Popen[str]) -> tuple[int, list[dict[str, Any]]]:

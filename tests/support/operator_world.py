@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from esft.errors import SpecError
-from esft.generation import opening
+from esft.generation import Terms, opened
 from esft.queue import Entry, RunState
 from esft.records import Evaluation, UpdateRecord
 from esft.status import Condition, ESFineTuneStatus
@@ -28,6 +28,7 @@ from esft_operator.decide.actions import (
     RemoveFinalizer,
     RemoveFromRedis,
     ReopenRun,
+    SetPolicy,
 )
 from esft_operator.decide.outcome import is_recorded_end
 from esft_operator.decide.plan import Plan, plan
@@ -88,7 +89,14 @@ def body(**changes: Any) -> dict[str, Any]:
     }
 
 
-def entry(generation: int, *, score: float | None = None, seconds: float = 2.0, work: float = 8.0) -> Entry:
+def entry(
+    generation: int,
+    *,
+    score: float | None = None,
+    seconds: float = 2.0,
+    work: float = 8.0,
+    checkpoint: bool = False,
+) -> Entry:
     """A log entry of four members; `work` seconds were spent on it."""
     record = UpdateRecord(
         generation=generation,
@@ -98,20 +106,22 @@ def entry(generation: int, *, score: float | None = None, seconds: float = 2.0, 
         coefficients=(1, 2, 3, 4),
         fitness=(0.1, 0.2, 0.3, 0.4 + generation),
         evaluation=None if score is None else Evaluation(score=score, reward=score, examples=8),
+        checkpoint=checkpoint,
     )
     return Entry(record.to_json(), {"seconds": seconds, "item_milliseconds": work * 1000})
 
 
 def state(run: Run, generation: int, **fields: Any) -> RunState:
     """A run in Redis at a generation."""
-    opened = opening(run.spec, generation)
+    opening = opened(run.spec, generation, run.policy)
     given: dict[str, Any] = {"phase": "Running", "reason": "", "message": "", "result": None, **fields}
     return RunState(
         measures="",
-        opening=opened,
+        opening=opening,
+        policy=run.policy.to_json(),
         done=0,
         outstanding=0,
-        todo=len(opened.items),
+        todo=len(opening.items),
         workers=1,
         counters=COUNTERS,
         **given,
@@ -296,7 +306,9 @@ class World:
     def _carry_out(self, decided: Plan) -> Failure | None:
         for action in decided.actions:
             self.actions.append(action)
-            needs_redis = isinstance(action, GrantAccess | FinishRun | ReopenRun | RemoveFromRedis)
+            needs_redis = isinstance(
+                action, GrantAccess | FinishRun | SetPolicy | ReopenRun | RemoveFromRedis
+            )
             if needs_redis and self.redis.is_away:
                 if isinstance(action, RemoveFromRedis) and action.otherwise is not None:
                     self.events.append(action.otherwise)
@@ -328,6 +340,9 @@ class World:
                 self.redis.state = replace(
                     self.redis.state, phase="Failed", reason=action.reason, message=action.message
                 )
+            case SetPolicy():
+                assert self.redis.state is not None
+                self.redis.state = replace(self.redis.state, policy=action.policy.to_json())
             case ReopenRun() if run is not None and self.redis.state is not None:
                 if self.redis.state.opening.generation == action.opening.generation:
                     self.redis.state = state(run, action.opening.generation)
@@ -438,7 +453,8 @@ class World:
             if done >= run.spec.evolution.generations:
                 self.redis.state = finished(run, done)
                 return
-            self.redis.log.append(entry(done, score=score))
+            checkpoint = Terms.of(run.spec, done, run.policy).checkpoint
+            self.redis.log.append(entry(done, score=score, checkpoint=checkpoint))
             self.redis.mine = list(self.redis.log)
             self.redis.state = state(run, done + 1)
 

@@ -6,17 +6,31 @@ tests that could run their pods.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from uuid import uuid4
 
 import redis
 
 from esft.errors import RunNotFoundError
-from esft.generation import Commit, Item, Kind, close, opening
+from esft.generation import Commit, Extend, Item, Kind, close, opened
+from esft.policy import Policy
 from esft.queue import ClaimStatus, ItemResult, RunQueue, RunState
 from esft.records import MemberResult, UpdateRecord
 from esft.spec import ESFineTuneSpec, fingerprint
 
 TTL_MILLISECONDS = 10_000
+
+
+def create_run(queue: RunQueue, spec: ESFineTuneSpec, log: Sequence[str] = (), *, version: int = 1) -> None:
+    """Create a run from its specification and the log of its generations so far."""
+    policy = Policy.of(spec, version=version)
+    queue.create(
+        fingerprint=fingerprint(spec),
+        policy=policy.to_json(),
+        policy_version=version,
+        log=log,
+        opening=opened(spec, len(log), policy),
+    )
 
 
 class SimulatedWorker:
@@ -33,15 +47,12 @@ class SimulatedWorker:
         arguments = {
             "fingerprint": fingerprint(self.spec),
             "ttl_milliseconds": TTL_MILLISECONDS,
-            "info": "{}",
         }
         try:
             return self.queue.join(self.name, **arguments)
         except RunNotFoundError:
             records = [record.to_json() for record in self.log]
-            self.queue.create(
-                fingerprint=arguments["fingerprint"], log=records, opening=opening(self.spec, len(records))
-            )
+            create_run(self.queue, self.spec, records)
             return self.queue.join(self.name, **arguments)
 
     def leave(self) -> None:
@@ -58,9 +69,7 @@ class SimulatedWorker:
         complete = claim.status is ClaimStatus.COMPLETE
         if claim.items:
             results = [ItemResult(item, self.result(item), 1000) for item in claim.items]
-            complete = self.queue.report_all(self.name, generation=len(self.log), results=results)[
-                -1
-            ].complete
+            complete = self.queue.report(self.name, generation=len(self.log), results=results)[-1].complete
         return not complete or self.close()
 
     def follow(self) -> None:
@@ -69,8 +78,13 @@ class SimulatedWorker:
 
     def close(self) -> bool:
         generation = len(self.log)
-        closing = self.queue.state().opening
-        decision = close(self.spec, closing, self.queue.results(generation), self.log)
+        closing = self.queue.results(generation)
+        if closing is None:
+            return True
+        decision = close(self.spec, Policy.from_json(closing.policy), closing, self.log)
+        if isinstance(decision, Extend):
+            self.queue.reopen(decision.opening, instead_of=closing.parameters)
+            return True
         if isinstance(decision, Commit):
             self.queue.commit(
                 generation=generation, record=decision.record.to_json(), opening=decision.opening

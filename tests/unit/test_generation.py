@@ -8,16 +8,19 @@ import pytest
 
 from esft.generation import (
     Commit,
+    Extend,
     Finish,
     Item,
     Kind,
+    Terms,
     close,
-    opening,
+    opened,
     prompt_indices,
     rollout_seed,
     shard_bounds,
-    sigma_of,
 )
+from esft.policy import Policy
+from esft.queue import GenerationResults, Opening
 from esft.records import Evaluation, MemberResult, UpdateRecord
 from esft.spec import ESFineTuneSpec
 
@@ -35,6 +38,25 @@ def spec_of(**sections: dict[str, Any]) -> ESFineTuneSpec:
     for section, values in sections.items():
         document[section] = values if document.get(section) is None else document[section] | values
     return ESFineTuneSpec.model_validate(document)
+
+
+def opening(spec: ESFineTuneSpec, generation: int) -> Opening:
+    return opened(spec, generation, Policy.of(spec))
+
+
+def closed(
+    spec: ESFineTuneSpec,
+    generation: int,
+    results: dict[str, str],
+    *scores: float | None,
+    now: ESFineTuneSpec | None = None,
+) -> Commit | Extend | Finish:
+    """Close a generation that was opened under `spec`; `now` is what the specification says by then."""
+    policy = Policy.of(now or spec)
+    closing = GenerationResults(opening(spec, generation).parameters, policy.to_json(), results)
+    log = log_of(*(scores or [None] * generation))
+    assert len(log) == generation
+    return close(spec, policy, closing, log)
 
 
 def scored(reward: float, *, examples: int = 10, score: float | None = None) -> str:
@@ -57,6 +79,10 @@ def results_of(
             case Kind.CHECKPOINT:
                 results[text] = "{}"
     return results
+
+
+def terms_of(spec: ESFineTuneSpec, generation: int) -> Terms:
+    return Terms.from_json(opening(spec, generation).parameters)
 
 
 def log_of(*scores: float | None) -> list[UpdateRecord]:
@@ -109,13 +135,22 @@ def test_quorum_applies_to_members_alone() -> None:
 
 def test_an_opening_fixes_sigma_by_its_schedule() -> None:
     spec = spec_of(evolution={"schedule": {"sigma": "linear"}})
-    assert sigma_of(opening(spec, 0)) == 0.5
-    assert sigma_of(opening(spec, 5)) == 0.25
+    assert terms_of(spec, 0).sigma == 0.5
+    assert terms_of(spec, 5).sigma == 0.25
+
+
+def test_an_opening_fixes_the_learning_rate_by_its_schedule() -> None:
+    spec = spec_of(evolution={"learningRate": 1.0, "schedule": {"learningRate": "linear"}})
+    assert terms_of(spec, 5).learning_rate == 0.5
+    longer = spec_of(evolution={"generations": 1000, "learningRate": 9.0})
+    decision = closed(spec, 5, results_of(spec, 5), now=longer)
+    assert isinstance(decision, Commit)
+    assert decision.record.step == 0.5 / 4
 
 
 def test_a_complete_generation_commits_its_fitness_in_member_order() -> None:
     spec = spec_of()
-    decision = close(spec, opening(spec, 1), results_of(spec, 1), log_of(0.5))
+    decision = closed(spec, 1, results_of(spec, 1), 0.5)
     assert isinstance(decision, Commit)
     assert decision.record.fitness == (1.0, 2.0, 3.0, 4.0)
     assert decision.record.generation == 1
@@ -127,7 +162,7 @@ def test_a_record_depends_on_the_results_alone_not_on_their_order() -> None:
     spec = spec_of()
     results = results_of(spec, 4)
     backwards = dict(reversed(results.items()))
-    assert close(spec, opening(spec, 4), results, []) == close(spec, opening(spec, 4), backwards, [])
+    assert closed(spec, 4, results) == closed(spec, 4, backwards)
 
 
 def test_shards_are_weighed_by_their_examples() -> None:
@@ -136,7 +171,7 @@ def test_shards_are_weighed_by_their_examples() -> None:
     results["evaluation:0"] = scored(1.0, examples=30)
     results["evaluation:1"] = scored(0.0, examples=10)
     results["evaluation:2"] = MemberResult(math.nan, math.nan, examples=0, tokens=0).to_json()
-    decision = close(spec, opening(spec, 0), results, [])
+    decision = closed(spec, 0, results)
     assert isinstance(decision, Commit)
     assert decision.record.evaluation == Evaluation(score=0.75, reward=0.75, examples=40)
 
@@ -146,7 +181,7 @@ def test_a_member_without_fitness_or_result_counts_for_nothing() -> None:
     results = results_of(spec, 1)
     del results["member:0"]
     results["member:1"] = scored(math.nan)
-    decision = close(spec, opening(spec, 1), results, log_of(0.5))
+    decision = closed(spec, 1, results, 0.5)
     assert isinstance(decision, Commit)
     assert decision.record.coefficients[:2] == (0, 0)
     assert decision.record.statistics.valid == 2
@@ -155,7 +190,7 @@ def test_a_member_without_fitness_or_result_counts_for_nothing() -> None:
 def test_no_fitness_at_all_fails_the_run_with_the_fix() -> None:
     spec = spec_of()
     results = {f"member:{index}": scored(math.nan) for index in range(4)}
-    decision = close(spec, opening(spec, 1), results, log_of(0.5))
+    decision = closed(spec, 1, results, 0.5)
     assert isinstance(decision, Finish)
     assert (decision.phase, decision.reason) == ("Failed", "NoFitness")
     assert "spec.evolution.sigma" in decision.message
@@ -163,7 +198,7 @@ def test_no_fitness_at_all_fails_the_run_with_the_fix() -> None:
 
 def test_the_last_generation_ends_the_run_with_its_evaluation() -> None:
     spec = spec_of()
-    decision = close(spec, opening(spec, 10), results_of(spec, 10, score=0.8), log_of(*[None] * 10))
+    decision = closed(spec, 10, results_of(spec, 10, score=0.8))
     assert isinstance(decision, Finish)
     assert (decision.phase, decision.reason) == ("Succeeded", "GenerationsDone")
     assert decision.evaluation == Evaluation(0.8, 0.8, 30)
@@ -172,14 +207,14 @@ def test_the_last_generation_ends_the_run_with_its_evaluation() -> None:
 @pytest.mark.parametrize(("score", "stops"), [(0.69, False), (0.7, True), (0.9, True)])
 def test_target_score_ends_the_run_without_a_further_update(score: float, stops: bool) -> None:
     spec = spec_of(stop={"targetScore": 0.7})
-    decision = close(spec, opening(spec, 4), results_of(spec, 4, score=score), log_of(0.1, None, None, None))
+    decision = closed(spec, 4, results_of(spec, 4, score=score), 0.1, None, None, None)
     assert isinstance(decision, Finish) is stops
     assert not stops or (decision.phase, decision.reason) == ("Succeeded", "TargetScoreReached")
 
 
 def test_the_base_models_own_score_does_not_end_the_run() -> None:
     spec = spec_of(stop={"targetScore": 0.1})
-    assert isinstance(close(spec, opening(spec, 0), results_of(spec, 0), []), Commit)
+    assert isinstance(closed(spec, 0, results_of(spec, 0)), Commit)
 
 
 @pytest.mark.parametrize(
@@ -190,8 +225,44 @@ def test_patience_counts_evaluations_without_a_better_score(
     before: tuple[float, ...], score: float, stops: bool
 ) -> None:
     spec = spec_of(stop={"patience": 2})
-    decision = close(spec, opening(spec, 8), results_of(spec, 8, score=score), log_of(*before))
+    decision = closed(spec, 8, results_of(spec, 8, score=score), *before, *[None] * (8 - len(before)))
     assert isinstance(decision, Finish) is stops
+
+
+def test_what_changes_is_in_force_from_the_next_generation() -> None:
+    """How the open generation is performed and closed was fixed when it was opened."""
+    spec = spec_of()
+    now = spec_of(
+        evaluation={"everyGenerations": 1}, checkpoint={"everyGenerations": 1}, workers={"quorum": 0.5}
+    )
+    decision = closed(spec, 1, results_of(spec, 1), now=now)
+    assert isinstance(decision, Commit)
+    assert not decision.record.checkpoint
+    assert decision.opening == opening(now, 2)
+    assert "evaluation:0" in decision.opening.items
+    assert decision.opening.optional_needed == 2
+
+
+def test_more_generations_open_the_last_one_again_with_members() -> None:
+    spec, longer = spec_of(), spec_of(evolution={"generations": 20})
+    decision = closed(spec, 10, results_of(spec, 10), now=longer)
+    assert decision == Extend(opening(longer, 10))
+    assert isinstance(closed(longer, 10, results_of(longer, 10)), Commit)
+
+
+def test_a_run_stops_with_weights_that_are_saved() -> None:
+    """A reason to stop that is set while an evaluation is under way counts from the next one on."""
+    spec, now = spec_of(), spec_of(stop={"targetScore": 0.1})
+    decision = closed(spec, 4, results_of(spec, 4, score=0.9), now=now)
+    assert isinstance(decision, Commit)
+    assert not decision.record.checkpoint
+    assert isinstance(closed(now, 8, results_of(now, 8, score=0.9)), Finish)
+
+
+def test_a_record_says_whether_its_weights_are_saved() -> None:
+    spec = spec_of()
+    saved = [closed(spec, generation, results_of(spec, generation)) for generation in (4, 5)]
+    assert [decision.record.checkpoint for decision in saved if isinstance(decision, Commit)] == [False, True]
 
 
 def test_prompts_of_a_generation_are_drawn_without_repetition_and_by_seed() -> None:

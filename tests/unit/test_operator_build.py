@@ -318,6 +318,10 @@ class TestTemplateHash:
             {"workers": {"minReplicas": 0, "maxReplicas": 3, "replicas": 2}},
             {"suspend": True, "activeDeadlineSeconds": 1},
             {"checkpoint": {"storage": {"volumeClaim": {"size": "1Ti"}}}},
+            {"evolution": {"generations": 501}},
+            {"workers": {"claimSize": 2, "leaseSeconds": 9, "quorum": 0.5}},
+            {"evaluation": {"everyGenerations": 7}, "monitoring": {"kl": {"prompts": 3}}},
+            {"checkpoint": {"everyGenerations": 7, "keep": 1}, "stop": {"patience": 2}},
         ],
     )
     def test_stays_when_pods_may_stay(self, spec: dict[str, Any]) -> None:
@@ -326,8 +330,8 @@ class TestTemplateHash:
     @pytest.mark.parametrize(
         "spec",
         [
-            {"evolution": {"generations": 501}},
-            {"workers": {"claimSize": 2}},
+            {"evolution": {"sigma": 0.5}},
+            {"workers": {"masterWeights": "host"}},
             {"workers": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}},
             {"redis": {"urlSecretRef": {"name": "mine"}}},
             SHARED | with_shared_volume("/data"),

@@ -68,3 +68,10 @@ def test_sizing_waits_for_generations_at_the_new_size() -> None:
     assert ledger.generations_since_change == 2
     assert ledger.wanted(2).generations_since_change == 2
     assert ledger.wanted(3).generations_since_change == 0
+
+
+def test_the_newest_checkpoint_is_the_last_that_a_record_tells_of() -> None:
+    log = [entry(generation, checkpoint=generation in {2, 4}) for generation in range(6)]
+    assert [Ledger().followed_by(log[:end]).checkpoint for end in (2, 3, 4, 5, 6)] == [None, 2, 2, 4, 4]
+    lost = replace(Ledger().followed_by(log), generation=2)
+    assert lost.followed_by(log[2:3]).checkpoint == 4, "what is saved is saved"

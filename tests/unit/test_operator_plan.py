@@ -10,7 +10,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from esft_operator.decide.actions import Apply, FinishRun, ReopenRun
+from esft_operator.decide.actions import Apply, FinishRun, ReopenRun, SetPolicy
 from esft_operator.decide.plan import DELETION_SECONDS, Plan, plan
 from esft_operator.observe.children import Child, Observed
 from esft_operator.observe.ledger import Ledger
@@ -104,9 +104,7 @@ def test_created_suspended() -> None:
     "changes",
     [
         {"workers__template": {"spec": {"nodeSelector": {"gpu": "h100"}}}},
-        {"evolution__generations": 5},
-        {"checkpoint__everyGenerations": 1},
-        {"workers__leaseSeconds": 30},
+        {"workers__template": {"metadata": {"labels": {"team": "a"}}}},
     ],
 )
 def test_what_pods_cannot_change_replaces_the_job(world: World, changes: dict[str, Any]) -> None:
@@ -117,6 +115,41 @@ def test_what_pods_cannot_change_replaces_the_job(world: World, changes: dict[st
     assert world.job.child.uid != before
     kinds = world.kinds(since)
     assert kinds.index("DeleteJob") < kinds.index("Apply Job")
+
+
+POLICY_CHANGES = [
+    {"evolution__generations": 5},
+    {"evaluation__everyGenerations": 2},
+    {"checkpoint__everyGenerations": 1},
+    {"checkpoint__keep": 1},
+    {"monitoring": {"kl": {"everyGenerations": 1, "prompts": 2}}},
+    {"stop__patience": 2},
+    {"workers__quorum": 0.5},
+    {"workers__claimSize": 2},
+    {"workers__leaseSeconds": 30},
+]
+
+
+@pytest.mark.parametrize("changes", POLICY_CHANGES)
+def test_what_may_change_is_told_to_the_run_and_replaces_no_pod(changes: dict[str, Any]) -> None:
+    world = World()
+    world.settle()
+    world.train(1)
+    world.settle()
+    pods, since = dict(world.pods), len(world.actions)
+    world.change(**changes)
+    world.settle()
+    assert world.pods == pods
+    told = [action.policy for action in world.actions[since:] if isinstance(action, SetPolicy)]
+    assert told == [Run.from_body(world.body).policy]
+    assert told[0].version == world.body["metadata"]["generation"]
+
+
+def test_a_change_that_is_none_of_the_runs_business_is_not_told(world: World) -> None:
+    world.train(1)
+    world.change(workers__maxReplicas=4)
+    world.settle()
+    assert "SetPolicy" not in world.kinds()
 
 
 @pytest.mark.parametrize(

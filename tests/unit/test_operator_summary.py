@@ -234,27 +234,9 @@ def test_scores_may_be_of_any_size() -> None:
     assert status(**ledger(1, score=huge)).evaluation is not None
 
 
-@pytest.mark.parametrize(
-    ("before", "generation", "every", "wanted"),
-    [
-        (None, 2, 2, None),  # its generation is still open
-        (None, 3, 2, 2),
-        ((3, 2), 4, 2, 2),
-        ((3, 2), 5, 2, 4),
-        ((4, 2), 4, 1, 2),  # every generation from now on; 3 was closed without one
-        ((4, 2), 5, 1, 4),
-        ((5, 4), 5, 3, 4),  # no way back
-        ((5, 4), 3, 2, 4),  # Redis lost updates; what is saved is saved
-    ],
-)
-def test_checkpoint(before: tuple[int, int] | None, generation: int, every: int, wanted: int | None) -> None:
-    changes = {"evolution__generations": 9, "checkpoint__everyGenerations": every}
-    was = None
-    if before is not None:
-        was = status(changes={"evolution__generations": 9}, **ledger(before[0]))
-        assert was.checkpoint is not None
-        assert was.checkpoint.generation == before[1]
-    found = status(before=was, changes=changes, **ledger(generation)).checkpoint
+@pytest.mark.parametrize(("saved", "wanted"), [(None, None), (2, 2)])
+def test_checkpoint(saved: int | None, wanted: int | None) -> None:
+    found = status(**ledger(3, checkpoint=saved)).checkpoint
     assert (None if found is None else found.generation) == wanted
 
 
@@ -304,8 +286,8 @@ def test_events(before: ESFineTuneStatus, after: ESFineTuneStatus, wanted: list[
 
 
 def test_a_checkpoint_is_told_of_once() -> None:
-    saved = status(pods=READY, **ledger(3))
-    later = status(pods=READY, before=saved, **ledger(3))
+    saved = status(pods=READY, **ledger(2, checkpoint=2))
+    later = status(pods=READY, before=saved, **ledger(3, checkpoint=2))
     (event,) = events_between(UNDER_WAY, saved)
     assert event == Event(
         "CheckpointSaved",

@@ -6,8 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from esft.population import noise_source, quantise, scheduled, shape, update_record
-from esft.records import Evaluation, UpdateRecord
-from esft.spec import Evolution, Schedule
+from esft.records import UpdateRecord
 
 NAN, INF = math.nan, math.inf
 SHAPINGS = ("zscore", "centeredRank", "raw")
@@ -164,11 +163,7 @@ def test_the_cosine_never_rises():
 
 def test_an_update_divides_by_the_members_that_have_a_fitness():
     record = update_record(
-        Evolution(population=4, learning_rate=0.6),
-        generation=7,
-        sigma=0.001,
-        fitness=(1.0, NAN, 0.0, INF),
-        evaluation=Evaluation(score=0.5, reward=0.25, examples=10),
+        "zscore", generation=7, sigma=0.001, learning_rate=0.6, fitness=(1.0, NAN, 0.0, INF)
     )
     assert record.step == 0.3
     assert record.coefficients == (2**23, 0, -(2**23), 0)
@@ -178,28 +173,19 @@ def test_an_update_divides_by_the_members_that_have_a_fitness():
     assert math.isnan(record.fitness[3]), "an infinite fitness is none, for statistics too"
     assert record.statistics.valid == 2
     assert (record.generation, record.sigma) == (7, 0.001)
-    assert record.evaluation == Evaluation(score=0.5, reward=0.25, examples=10)
 
 
 def test_an_update_of_nobody_does_nothing():
-    record = update_record(Evolution(), generation=0, sigma=0.001, fitness=[NAN] * 30, evaluation=None)
+    record = update_record("zscore", generation=0, sigma=0.001, learning_rate=0.1, fitness=[NAN] * 30)
     assert record.step == 0
     assert set(record.coefficients) == {0}
 
 
-def test_the_learning_rate_follows_its_schedule():
-    evolution = Evolution(generations=10, learning_rate=1.0, schedule=Schedule(learning_rate="linear"))
-    record = update_record(evolution, generation=5, sigma=0.001, fitness=(0.0, 1.0), evaluation=None)
-    assert record.step == 0.25
-
-
-@pytest.mark.parametrize("sampling", ["gaussian", "antithetic"])
 @pytest.mark.parametrize("shaping", SHAPINGS)
 @given(fitness=any_fitness)
-def test_every_record_survives_its_serialisation(sampling, shaping, fitness):
-    evolution = Evolution(population=2, sampling=sampling, shaping=shaping)
-    record = update_record(evolution, generation=3, sigma=0.01, fitness=fitness, evaluation=None)
+def test_every_record_survives_its_serialisation(shaping, fitness):
+    record = update_record(shaping, generation=3, sigma=0.01, learning_rate=0.1, fitness=fitness)
     text = record.to_json()
     assert UpdateRecord.from_json(text).to_json() == text
-    again = update_record(evolution, generation=3, sigma=0.01, fitness=fitness, evaluation=None)
+    again = update_record(shaping, generation=3, sigma=0.01, learning_rate=0.1, fitness=fitness)
     assert again.to_json() == text

@@ -19,9 +19,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from esft import document, logs
 from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_INTERNAL, EXIT_SPEC, EsftError, SpecError
+from esft.policy import Policy
 from esft.queue import RunQueue, connect
 from esft_worker import termination
-from esft_worker.assemble import Place, assembled_worker
+from esft_worker.assemble import Host, assembled_worker
 from esft_worker.engine import Drained
 from esft_worker.loop import FINISHED_KEYS_SECONDS
 from esft_worker.metrics import WorkerMetrics
@@ -74,10 +75,10 @@ def _work(
 ) -> None:
     torch.set_num_threads(options.threads)
     disable_progress_bar()
-    spec = document.load(options.spec).spec
+    resource = document.load(options.spec)
     registry = CollectorRegistry()
     metrics = WorkerMetrics(registry)
-    place = Place(
+    host = Host(
         checkpoints=options.checkpoints,
         cache=options.cache or default_cache(),
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
@@ -85,13 +86,19 @@ def _work(
         hub_token=environment.get("HF_TOKEN"),
     )
     with assembled_worker(
-        spec, place, name=options.name, queue=queue, metrics=metrics, should_stop=stop.is_set
+        resource.spec,
+        host,
+        policy=Policy.of(resource.spec, version=resource.metadata.generation or 1),
+        name=options.name,
+        queue=queue,
+        metrics=metrics,
+        should_stop=stop.is_set,
     ) as worker:
         if (
             options.metrics_port
         ):  # it answers once the worker is ready, which is what a pod's readiness probe asks
             start_http_server(options.metrics_port, registry=registry)
-        logger.info("ready", extra={"device": str(place.device)})
+        logger.info("ready", extra={"device": str(host.device)})
         try:
             worker.run()
         finally:

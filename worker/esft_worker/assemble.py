@@ -1,4 +1,4 @@
-"""Puts a worker together from the spec: the one place that knows all its parts."""
+"""Puts a worker together from the spec: the one module that knows all its parts."""
 
 import logging
 import time
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from esft.policy import Policy
 from esft.queue import RunQueue
 from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
 from esft_worker.checkpoint import CheckpointStore
@@ -30,7 +31,7 @@ _PROGRESS_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Host:
     """Where a process runs: what differs between two workers of one run, and changes no result.
 
     Attributes:
@@ -65,7 +66,7 @@ def load_engine(spec: ESFineTuneSpec, directory: Path, *, device: torch.device) 
 
 
 def build_replica(
-    spec: ESFineTuneSpec, place: Place, *, should_stop: Callable[[], bool] = lambda: False
+    spec: ESFineTuneSpec, host: Host, *, should_stop: Callable[[], bool] = lambda: False
 ) -> Replica:
     """Load the base model and take over its parameters.
 
@@ -73,7 +74,7 @@ def build_replica(
         SpecError: there is no such model, or none of its parameters is selected.
         Drained: the worker was asked to stop while the model was made.
     """
-    load = partial(load_engine, spec, device=place.device)
+    load = partial(load_engine, spec, device=host.device)
 
     def make_weights(model: torch.nn.Module) -> Weights:
         return Weights(
@@ -83,21 +84,21 @@ def build_replica(
             include=spec.evolution.parameters.include,
             exclude=spec.evolution.parameters.exclude,
             anchor_l2=spec.evolution.anchor.l2,
-            threads=place.threads,
+            threads=host.threads,
             masters=spec.workers.master_weights,
         )
 
     base = model_directory(
         spec.model.source,
         revision=spec.model.revision,
-        token=place.hub_token,
-        cache=place.cache,
+        token=host.hub_token,
+        cache=host.cache,
         progress=_logged_progress(should_stop),
     )
     return Replica(
         engine=load(base),
         make_weights=make_weights,
-        checkpoints=CheckpointStore(place.checkpoints, keep=spec.checkpoint.keep),
+        checkpoints=CheckpointStore(host.checkpoints),
         load_engine=load,
         fingerprint=fingerprint(spec),
     )
@@ -106,8 +107,9 @@ def build_replica(
 @contextmanager
 def assembled_worker(
     spec: ESFineTuneSpec,
-    place: Place,
+    host: Host,
     *,
+    policy: Policy,
     name: str,
     queue: RunQueue,
     metrics: WorkerMetrics,
@@ -124,7 +126,7 @@ def assembled_worker(
     with Grader(recipe, examples) as grader:
         grader.start()
         with metrics.time(Stage.LOAD):
-            replica = build_replica(spec, place, should_stop=should_stop)
+            replica = build_replica(spec, host, should_stop=should_stop)
         rollouts = Rollouts(
             spec,
             replica=replica,
@@ -137,6 +139,7 @@ def assembled_worker(
         with Heartbeat(queue, name, ttl_milliseconds=WORKER_TTL_MILLISECONDS):
             yield Worker(
                 spec,
+                policy,
                 name=name,
                 queue=queue,
                 replica=replica,

@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from esft.errors import EsftError
 from esft.records import UpdateRecord
+from esft.versions import CURRENT, Versions, require_current
 from esft_worker.file_modes import share
 
 STATE_FILE = "state.json"
@@ -42,24 +43,30 @@ class CheckpointState:
     generation: int
     digest: str
     fingerprint: str
+    versions: Versions = CURRENT
 
     @classmethod
     def read(cls, directory: Path) -> Self:
         """Read the state file of a checkpoint.
 
         Raises:
-            OSError, ValueError, TypeError: it is missing or not one of ours.
+            OSError, ValueError, KeyError, TypeError: it is missing or not one of ours.
         """
-        return cls(**json.loads((directory / STATE_FILE).read_text()))
+        data = json.loads((directory / STATE_FILE).read_text())
+        return cls(data["generation"], data["digest"], data["fingerprint"], Versions.of(data))
+
+    def to_json(self) -> str:
+        """The text of the state file."""
+        state = {"generation": self.generation, "digest": self.digest, "fingerprint": self.fingerprint}
+        return json.dumps(state | self.versions.as_dict()) + "\n"
 
 
 class CheckpointStore:
     """The checkpoints of one run under one folder; any number of workers may write to it at once."""
 
-    def __init__(self, root: Path, *, keep: int) -> None:
-        """Use the folder `root`, made when needed; the newest `keep` checkpoints survive a save."""
+    def __init__(self, root: Path) -> None:
+        """Use the folder `root`, made when needed."""
         self._root = root
-        self._keep = keep
 
     def save(
         self,
@@ -69,8 +76,9 @@ class CheckpointStore:
         masters: Mapping[str, torch.Tensor],
         log: Sequence[UpdateRecord],
         writer: str,
+        keep: int,
     ) -> Path:
-        """Write a checkpoint and drop the oldest ones beyond `keep`.
+        """Write a checkpoint and drop the oldest ones, so that the newest `keep` are left.
 
         Args:
             state: what is saved.
@@ -78,6 +86,7 @@ class CheckpointStore:
             masters: fp32 masters by canonical name; empty where the model's own file holds them exactly.
             log: the records that lead to these weights.
             writer: the worker's name, unique among those that may write at the same time.
+            keep: how many to keep.
 
         Raises:
             CheckpointError: the disk is full, read-only or gone.
@@ -93,7 +102,7 @@ class CheckpointStore:
             if masters:
                 save_file({name: tensor.cpu() for name, tensor in masters.items()}, partial / MASTERS_FILE)
             (partial / LOG_FILE).write_text("".join(record.to_json() + "\n" for record in log))
-            (partial / STATE_FILE).write_text(json.dumps(asdict(state)) + "\n")
+            (partial / STATE_FILE).write_text(state.to_json())
             share(partial, like=STATE_FILE)
             _flush(partial)
             _rename(partial, final)
@@ -103,19 +112,27 @@ class CheckpointStore:
                 f"checkpoint {final} cannot be written: {error}. Fix: free space or make the folder writable; "
                 "the run then goes on from where it is."
             ) from error
-        self._prune(state.generation)
+        self._prune(state.generation, keep=keep)
         return final
 
     def candidates(self, *, fingerprint: str) -> list[tuple[Path, CheckpointState]]:
-        """Complete checkpoints of this very run, newest first; folders that are not are passed over."""
-        found = []
+        """Complete checkpoints of this very run, newest first; folders that are not are passed over.
+
+        Raises:
+            VersionError: there are none, but some of another version, whose fingerprints mean something else.
+        """
+        found, others = [], []
         for path in self._folders():
             try:
                 state = CheckpointState.read(path)
-            except (OSError, ValueError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError):
                 continue
-            if state.fingerprint == fingerprint:
+            if state.versions.contract != CURRENT.contract:
+                others.append((path, state))
+            elif state.fingerprint == fingerprint:
                 found.append((path, state))
+        for path, state in others[:1] if not found else ():
+            require_current(state.versions, f"checkpoint {path}")
         return sorted(found, key=lambda entry: entry[1].generation, reverse=True)
 
     def _folders(self) -> list[Path]:
@@ -123,11 +140,11 @@ class CheckpointStore:
             return []
         return [path for path in self._root.iterdir() if _FOLDER.fullmatch(path.name)]
 
-    def _prune(self, generation: int) -> None:
+    def _prune(self, generation: int, *, keep: int) -> None:
         """Drop the oldest, and what killed writers left: a generation closes only after its checkpoint is done."""
         newest_last = sorted(self._folders(), key=_generation_of)
         partial = [path for path in self._root.glob(".generation-*") if _generation_of(path) < generation]
-        for path in [*newest_last[: -self._keep], *partial]:
+        for path in [*newest_last[:-keep], *partial]:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -14,7 +14,7 @@ from esft import document
 from esft.errors import SpecError
 from esft.records import UpdateRecord
 from esft_worker import tiny
-from esft_worker.assemble import Place, build_replica
+from esft_worker.assemble import Host, build_replica
 from esft_worker.source import default_cache
 
 
@@ -52,13 +52,13 @@ def export(
             f"Fix: name one from 0 to {len(records)}."
         )
     with tempfile.TemporaryDirectory() as no_checkpoints:
-        place = Place(
+        host = Host(
             checkpoints=Path(no_checkpoints),
             cache=default_cache(),
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             threads=threads,
         )
-        replica = build_replica(spec, place)
+        replica = build_replica(spec, host)
     with Progress(transient=True) as bar:
         for record in bar.track(records[:generation], description="replaying the log"):
             replica.apply([record])

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError
-from esft.generation import Commit, Item, Kind, close, divergence_due, opening, sigma_of
-from esft.queue import Claim, ClaimStatus, ItemResult, Opening, RunQueue
+from esft.generation import Commit, Extend, Finish, Item, Kind, Terms, close, divergence_due, opening
+from esft.policy import Policy
+from esft.queue import Claim, ClaimStatus, GenerationResults, ItemResult, RunQueue
 from esft.records import UpdateRecord
 from esft.spec import ESFineTuneSpec, fingerprint
 from esft_worker.engine import Drained
@@ -49,6 +50,7 @@ class Worker:
     def __init__(
         self,
         spec: ESFineTuneSpec,
+        policy: Policy,
         *,
         name: str,
         queue: RunQueue,
@@ -57,15 +59,27 @@ class Worker:
         metrics: WorkerMetrics,
         should_stop: Callable[[], bool],
     ) -> None:
-        """Put the parts together; `should_stop` is asked between items and between tokens."""
+        """Put a worker together.
+
+        Args:
+            spec: the run's, of which only what is immutable counts.
+            policy: what the worker was started with; the run's own takes its place.
+            name: unique among the living.
+            queue: of the run.
+            replica: the weights.
+            rollouts: what turns items into results.
+            metrics: of this worker.
+            should_stop: asked between items and between tokens.
+        """
         self._spec = spec
+        self._policy = policy
         self._name = name
         self._queue = queue
         self._replica = replica
         self._rollouts = rollouts
         self._metrics = metrics
         self._should_stop = should_stop
-        self._opening: Opening | None = None
+        self._terms: tuple[int, Terms] | None = None
         self._pending: deque[_Pending] = deque()
         self._reported_at = time.monotonic()
         self._update_norm = 0.0
@@ -123,11 +137,30 @@ class Worker:
         """Enter the run; where Redis has none, create it from the log that this worker holds."""
         run = fingerprint(self._spec)
         try:
-            self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS, info="{}")
+            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
         except RunNotFoundError:
-            log = [record.to_json() for record in self._replica.log]
-            self._queue.create(fingerprint=run, log=log, opening=opening(self._spec, len(log)))
-            self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS, info="{}")
+            self._queue.create(
+                fingerprint=run,
+                policy=self._policy.to_json(),
+                policy_version=self._policy.version,
+                log=[record.to_json() for record in self._replica.log],
+                opening=opening(self._spec, self._replica.generation, self._terms_to_open()),
+            )
+            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
+        self._take_over(state.policy)
+
+    def _terms_to_open(self) -> Terms:
+        """Those that the generation was open with before Redis lost it; without any, what the policy says."""
+        generation = self._replica.generation
+        if self._terms is not None and self._terms[0] == generation:
+            return self._terms[1]
+        return Terms.of(self._spec, generation, self._policy)
+
+    def _take_over(self, text: str) -> None:
+        """Go by the run's policy, unless this worker knows a newer one that the run has yet to be told."""
+        policy = Policy.from_json(text)
+        if policy.version >= self._policy.version:
+            self._policy = policy
 
     def _follow_log(self, *, block_milliseconds: int = 0) -> None:
         """Apply every update that was committed since the last look, and compare the digest with the others'."""
@@ -187,7 +220,7 @@ class Worker:
     def _measures(self) -> str:
         """What people watch of these weights; the drift takes a pass over them, so it comes with the divergence."""
         measures = {"update_norm": self._update_norm}
-        if divergence_due(self._spec, self._replica.generation):
+        if divergence_due(self._policy, self._replica.generation):
             measures["weight_drift"] = self._replica.weights.drift()
         return json.dumps(measures)
 
@@ -198,19 +231,22 @@ class Worker:
         return log
 
     def _claim(self) -> Claim:
-        lease_seconds = self._spec.workers.lease_seconds
+        lease_seconds = self._policy.lease_seconds
         with self._metrics.time(Stage.QUEUE):
-            return self._queue.claim(
+            claim = self._queue.claim(
                 self._name,
                 generation=self._replica.generation,
-                count=self._spec.workers.claim_size,
+                count=self._policy.claim_size,
                 token=uuid4().hex,
                 lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
             )
+        self._take_over(claim.policy)
+        self._terms = claim.generation, Terms.from_json(claim.parameters)
+        return claim
 
     def _perform(self, claim: Claim) -> None:
         """Do the claimed items one after the other; grading of one goes on while the next is generated."""
-        generation = claim.generation
+        generation, terms = claim.generation, Terms.from_json(claim.parameters)
         for text in claim.items:
             if self._replica.generation != generation:
                 return  # closed meanwhile: others had copies of what was left, or it was left out
@@ -219,17 +255,18 @@ class Worker:
             match item.kind:
                 case Kind.CHECKPOINT:
                     with self._metrics.time(Stage.CHECKPOINT):
-                        path = self._replica.save_checkpoint(writer=self._name)
+                        path = self._replica.save_checkpoint(
+                            writer=self._name, keep=self._policy.checkpoints_kept
+                        )
                     logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
                     result = json.dumps({"path": path.name})
                     self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case Kind.DIVERGENCE:
-                    result = self._rollouts.divergence()
+                    result = self._rollouts.divergence(prompts=terms.kl_prompts)
                     self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case _:
-                    sigma = sigma_of(self._open(generation))
                     self._start_grading()
-                    scoring = self._rollouts.perform(item, generation=generation, sigma=sigma)
+                    scoring = self._rollouts.perform(item, generation=generation, terms=terms)
                     self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
             if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
                 self._report_graded(most=_MOST_PENDING)
@@ -261,39 +298,24 @@ class Worker:
     def _report(self, results: Sequence[ItemResult]) -> None:
         self._reported_at = time.monotonic()
         with self._metrics.time(Stage.QUEUE):
-            outcomes = self._queue.report_all(
-                self._name, generation=self._replica.generation, results=results
-            )
+            outcomes = self._queue.report(self._name, generation=self._replica.generation, results=results)
         if outcomes[-1].complete:
             self._close()
 
     def _close(self) -> None:
-        """Turn a complete generation into an update, or into the end of the run."""
-        generation = self._replica.generation
-        closing = self._open(generation)
+        """Turn a complete generation into an update, into more of itself, or into the end of the run."""
         with self._metrics.time(Stage.QUEUE):
-            results = self._queue.results(generation)
-        if closing.generation != generation or not results:
+            closing = self._queue.results(self._replica.generation)
+        if closing is None or not closing.results:
             return  # another worker closed it first
-        decision = close(self._spec, closing, results, self._replica.log)
-        if isinstance(decision, Commit):
-            self._commit(decision)
-            return
-        with self._metrics.time(Stage.QUEUE):
-            self._queue.finish(
-                phase=decision.phase,
-                reason=decision.reason,
-                message=decision.message,
-                result=json.dumps(
-                    {
-                        "generation": generation,
-                        "digest": self._replica.weights.digest(),
-                        "evaluation": None if decision.evaluation is None else decision.evaluation.to_dict(),
-                        "kl_divergence": decision.kl_divergence,
-                    }
-                ),
-                ttl_seconds=FINISHED_KEYS_SECONDS,
-            )
+        self._take_over(closing.policy)
+        match close(self._spec, self._policy, closing, self._replica.log):
+            case Commit() as decision:
+                self._commit(decision)
+            case Extend() as decision:
+                self._extend(decision, closing)
+            case Finish() as decision:
+                self._finish(decision)
 
     def _commit(self, decision: Commit) -> None:
         """Append the record to the log and apply it; where another worker was first, its record is the one."""
@@ -306,11 +328,28 @@ class Worker:
             self._apply([UpdateRecord.from_json(text)])
             self._agree_on_digest()
 
-    def _open(self, generation: int) -> Opening:
-        """What the open generation consists of; asked for once a generation."""
-        if self._opening is None or self._opening.generation != generation:
-            self._opening = self._queue.state().opening
-        return self._opening
+    def _extend(self, decision: Extend, closing: GenerationResults) -> None:
+        """Open the last generation again, with members; where another worker was first, its opening is the one."""
+        logger.info("more generations are wanted", extra={"generation": decision.opening.generation})
+        with self._metrics.time(Stage.QUEUE):
+            self._queue.reopen(decision.opening, instead_of=closing.parameters)
+
+    def _finish(self, decision: Finish) -> None:
+        """End the run; where another worker was first, its end is the one."""
+        result = {
+            "generation": self._replica.generation,
+            "digest": self._replica.weights.digest(),
+            "evaluation": None if decision.evaluation is None else decision.evaluation.to_dict(),
+            "kl_divergence": decision.kl_divergence,
+        }
+        with self._metrics.time(Stage.QUEUE):
+            self._queue.finish(
+                phase=decision.phase,
+                reason=decision.reason,
+                message=decision.message,
+                result=json.dumps(result),
+                ttl_seconds=FINISHED_KEYS_SECONDS,
+            )
 
     def _wait(self, milliseconds: int) -> None:
         """Nothing to claim: wait for grades that are due, else for the next update."""

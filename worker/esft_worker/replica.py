@@ -105,8 +105,8 @@ class Replica:
         logger.debug("a checkpoint's cost", extra={"replay_seconds": replay, "read_seconds": read})
         return replay < read
 
-    def save_checkpoint(self, *, writer: str) -> Path:
-        """Write weights(generation) as a checkpoint; the working weights are the unperturbed ones afterwards."""
+    def save_checkpoint(self, *, writer: str, keep: int) -> Path:
+        """Write weights(generation) as one of the newest `keep` checkpoints; leaves the working weights unperturbed."""
         self.weights.restore()
         state = CheckpointState(self.generation, self.weights.digest(), self._fingerprint)
         exact = all(
@@ -120,6 +120,7 @@ class Replica:
             masters={} if exact else self.weights.masters(),
             log=self.log,
             writer=writer,
+            keep=keep,
         )
 
     def _masters_of(self, path: Path) -> dict[str, torch.Tensor]:

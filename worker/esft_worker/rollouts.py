@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from esft.errors import SpecError
-from esft.generation import Item, Kind, evaluation_shards, prompt_indices, rollout_seed, shard_bounds
+from esft.generation import Item, Kind, Terms, prompt_indices, rollout_seed, shard_bounds
 from esft.records import MemberResult
 from esft.spec import ESFineTuneSpec
 from esft_worker.engine import Rollout
@@ -98,27 +98,27 @@ class Rollouts:
         self._metrics = metrics
         self._should_stop = should_stop
 
-    def member(self, index: int, *, generation: int, sigma: float) -> Scoring:
-        """Score member `index`: perturb, generate, grade. A model without finite logits has fitness NaN.
+    def member(self, member: int, *, generation: int, sigma: float) -> Scoring:
+        """Score one member: perturb, generate, grade. A model without finite logits has fitness NaN.
 
         Raises:
             Drained: the worker was asked to stop.
         """
         indices = prompt_indices(self._spec, generation, available=len(self._examples.train))
-        examples = [self._examples.train[place] for place in indices]
+        examples = [self._examples.train[index] for index in indices]
         with self._metrics.time(Stage.PERTURB):
-            self._replica.weights.perturb(generation=generation, member=index, sigma=sigma)
+            self._replica.weights.perturb(generation=generation, member=member, sigma=sigma)
         return self._graded(examples, self._generate(examples, generation), "train", list(indices))
 
-    def evaluation(self, shard: int, *, generation: int) -> Scoring:
-        """Score one shard of the held-out prompts with the unperturbed weights.
+    def evaluation(self, shard: int, *, generation: int, shards: int) -> Scoring:
+        """Score one of `shards` shards of the held-out prompts with the unperturbed weights.
 
         Raises:
             SpecError: the unperturbed model gives NaN.
             Drained: the worker was asked to stop.
         """
         test = self._examples.test
-        start, stop = shard_bounds(len(test), shard=shard, shards=evaluation_shards(self._spec, generation))
+        start, stop = shard_bounds(len(test), shard=shard, shards=shards)
         if start == stop:
             return Scoring(examples=0, tokens=0, grade=None)
         with self._metrics.time(Stage.PERTURB):
@@ -128,13 +128,12 @@ class Rollouts:
             raise SpecError(_not_finite(generation))
         return self._graded(test[start:stop], rollout, "test", list(range(start, stop)))
 
-    def divergence(self) -> str:
+    def divergence(self, *, prompts: int) -> str:
         """Mean KL divergence a token of the model from its base, on completions of the model itself, as JSON.
 
         Exact over the vocabulary at each position (Rao-Blackwellised): sum_v p(v) (log p(v) - log q(v)).
         """
-        kl = self._spec.monitoring.kl
-        examples = self._examples.train[: kl.prompts if kl is not None else 0]
+        examples = self._examples.train[:prompts]
         self._replica.weights.restore()
         token_ids = self._generate(examples, generation=0).token_ids
         pairs = list(zip(examples, token_ids, strict=True))
@@ -157,11 +156,11 @@ class Rollouts:
             float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(tuned, base, strict=True)
         )
 
-    def perform(self, item: Item, *, generation: int, sigma: float) -> Scoring:
-        """Roll out a member or an evaluation shard."""
+    def perform(self, item: Item, *, generation: int, terms: Terms) -> Scoring:
+        """Roll out a member or an evaluation shard, on the terms that its generation was opened with."""
         if item.kind is Kind.MEMBER:
-            return self.member(item.index, generation=generation, sigma=sigma)
-        return self.evaluation(item.index, generation=generation)
+            return self.member(item.index, generation=generation, sigma=terms.sigma)
+        return self.evaluation(item.index, generation=generation, shards=terms.evaluation_shards)
 
     def check_base_model(self) -> None:
         """Generate once with the unperturbed weights.

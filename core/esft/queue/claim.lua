@@ -1,19 +1,25 @@
 -- ARGV: now, worker, generation, count, token, lease in milliseconds or ''.
--- Returns a status, the open generation, a hint how long to wait in milliseconds, and the items.
+-- Returns a status, the open generation, a hint how long to wait in milliseconds, the generation's parameters, the
+-- policy, and the items.
 if not exists() then
     return {'absent'}
 end
 local worker, generation, count, token = ARGV[2], field('generation'), tonumber(ARGV[4]), ARGV[5]
+
+local function answer(status, wait)
+    return {status, generation, wait, field('parameters'), field('policy')}
+end
+
 if not running() then
-    return {'finished', generation, 0}
+    return answer('finished', 0)
 end
 if generation ~= ARGV[3] then
-    return {'behind', generation, 0}
+    return answer('behind', 0)
 end
 local leases = sweep()
 
 local function give(items)
-    local reply = {'items', generation, 0}
+    local reply = answer('items', 0)
     for _, item in ipairs(by_position(items)) do
         reply[#reply + 1] = item
     end
@@ -34,7 +40,7 @@ if #held > 0 then
 end
 
 if closable(leases) then
-    return {'complete', generation, 0}
+    return answer('complete', 0)
 end
 
 local function new_holder(items)
@@ -92,4 +98,4 @@ local first_silent = redis.call('ZRANGE', WORKERS, 0, 0, 'WITHSCORES')
 if first_silent[2] then
     wait = math.min(wait, tonumber(first_silent[2]) - now)
 end
-return {'wait', generation, math.max(MINIMUM_WAIT, math.ceil(wait))}
+return answer('wait', math.max(MINIMUM_WAIT, math.ceil(wait)))

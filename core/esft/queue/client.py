@@ -24,6 +24,7 @@ from esft.queue.types import (
     Claim,
     ClaimStatus,
     Entry,
+    GenerationResults,
     Heartbeat,
     ItemResult,
     Opening,
@@ -31,6 +32,7 @@ from esft.queue.types import (
     ReportOutcome,
     RunState,
 )
+from esft.versions import CURRENT, Versions, another_version
 
 # A blocking read is made of shorter ones, each well within any sensible socket timeout.
 _BLOCK_SLICE_MILLISECONDS = 1000
@@ -57,35 +59,61 @@ class RunQueue:
         self._redis = redis
         self._clock = clock
 
-    def create(self, *, fingerprint: str, log: Sequence[str], opening: Opening) -> bool:
+    def create(
+        self,
+        *,
+        fingerprint: str,
+        policy: str,
+        policy_version: int,
+        log: Sequence[str],
+        opening: Opening,
+        versions: Versions = CURRENT,
+    ) -> bool:
         """Create the run with a log and an open generation, unless it exists.
 
         Args:
             fingerprint: what must agree between all who work on the run.
+            policy: see `set_policy`.
+            policy_version: likewise.
             log: records of the generations before; empty for a run from the start.
             opening: the first open generation; its number is `len(log)`.
+            versions: whose contract must agree as well.
 
         Returns:
             Whether this call created it (False also when it did and its reply was lost).
         """
         _require_generation(opening, len(log))
-        return bool(self._run("create", fingerprint, len(log), *log, *_opening_arguments(opening)))
+        agreed = (fingerprint, versions.contract, versions.release, policy, policy_version)
+        return bool(self._run("create", *agreed, len(log), *log, *_opening_arguments(opening)))
 
-    def join(self, worker: str, *, fingerprint: str, ttl_milliseconds: int, info: str) -> RunState:
+    def set_policy(self, policy: str, *, version: int) -> bool:
+        """Set the text that whoever claims or closes is given from now on, unless it is older than the present one.
+
+        Returns:
+            Whether it is the policy now.
+        """
+        return bool(self._run("policy", policy, version)[1])
+
+    def join(
+        self, worker: str, *, fingerprint: str, ttl_milliseconds: int, versions: Versions = CURRENT
+    ) -> RunState:
         """Register a worker afresh: leases it held under the same name before go back to the queue.
 
         Args:
             worker: its name, unique among the living.
             fingerprint: as given to `create`.
             ttl_milliseconds: it drops out when it neither joins nor sends a heartbeat for so long.
-            info: text about it, for `workers`.
+            versions: those that it works with.
 
         Raises:
             SpecError: the run was created with another fingerprint.
+            VersionError: the run was created with versions of another contract.
         """
         _require_word("worker", worker)
         _require_positive("ttl_milliseconds", ttl_milliseconds)
-        reply = self._run("join", worker, fingerprint, ttl_milliseconds, info)
+        reply = self._run("join", worker, fingerprint, versions.contract, ttl_milliseconds)
+        if text(reply[0]) == "versions":
+            raise another_version(f"run {self.run}", *map(text, reply[1:]))
         if text(reply[0]) == "other":
             raise SpecError(
                 f"run {self.run} was created from another specification (fingerprint {text(reply[1])}, "
@@ -126,23 +154,18 @@ class RunQueue:
         if lease_milliseconds is not None:
             _require_positive("lease_milliseconds", lease_milliseconds)
         lease = "" if lease_milliseconds is None else lease_milliseconds
-        status, open_generation, wait, *items = self._run("claim", worker, generation, count, token, lease)
+        reply = self._run("claim", worker, generation, count, token, lease)
+        status, open_generation, wait, parameters, policy, *items = reply
         return Claim(
             status=ClaimStatus(text(status)),
             items=tuple(map(text, items)),
             generation=int(open_generation),
             wait_milliseconds=int(wait),
+            parameters=text(parameters),
+            policy=text(policy),
         )
 
     def report(
-        self, worker: str, *, generation: int, item: str, result: str, milliseconds: int
-    ) -> ReportOutcome:
-        """Give the result of one item; see `report_all`."""
-        return self.report_all(
-            worker, generation=generation, results=[ItemResult(item, result, milliseconds)]
-        )[0]
-
-    def report_all(
         self, worker: str, *, generation: int, results: Sequence[ItemResult]
     ) -> tuple[ReportOutcome, ...]:
         """Give results; the first one of an item counts, whether or not its worker still held the lease.
@@ -150,21 +173,21 @@ class RunQueue:
         Args:
             worker: who reports.
             generation: the one the items were claimed in; a report for another than the open one changes nothing.
-            results: of the opening's items; in one call, since a call costs more than a further result in it.
-
-        Raises:
-            ValueError: the open generation has no such item; then nothing is reported.
+            results: in one call, since a call costs more than a further result in it. One of an item that the
+                opening does not have (the generation was opened again, with others) changes nothing.
         """
         _require_word("worker", worker)
-        flat = (part for result in results for part in (result.item, result.result, result.milliseconds))
-        status, complete, *accepted = self._run("report", worker, generation, *flat)
-        if text(status) == "unknown":
-            raise ValueError(f"generation {generation} of run {self.run} has no item {text(complete)!r}")
-        return tuple(ReportOutcome(accepted=bool(each), complete=bool(complete)) for each in accepted)
+        flat = (value for result in results for value in (result.item, result.result, result.milliseconds))
+        _, complete, *accepted = self._run("report", worker, generation, *flat)
+        return tuple(ReportOutcome(accepted=bool(flag), complete=bool(complete)) for flag in accepted)
 
-    def results(self, generation: int) -> dict[str, str]:
-        """Results by item so far; empty when `generation` is not the open one, because another closed it."""
-        return replies.pairs(self._run("results", generation)[1:])
+    def results(self, generation: int) -> GenerationResults | None:
+        """All that closing a generation takes; None when it is not the open one, because another closed it."""
+        _, *reply = self._run("results", generation)
+        if not reply:
+            return None
+        parameters, policy, *results = reply
+        return GenerationResults(text(parameters), text(policy), replies.pairs(results))
 
     def commit(self, *, generation: int, record: str, opening: Opening) -> str | None:
         """Close the open generation: append its record to the log and open the next, if no one else did.
@@ -242,28 +265,25 @@ class RunQueue:
         optional = () if result is None else (result,)
         return replies.run_state(self._run("finish", phase, reason, message, ttl_seconds, *optional))
 
-    def reopen(self, opening: Opening) -> ReopenStatus:
-        """Open a run that has succeeded again at the generation it ended with, since it is to go further.
+    def reopen(self, opening: Opening, *, instead_of: str = "") -> ReopenStatus:
+        """Open the open generation again, since the run is to go further than it was to when that was opened.
 
-        What that generation had reported is forgotten, the phase is "Running" again, and no key expires any
-        more. Not while workers of the ended run are registered: they may be in the middle of an item of the
+        What it had reported is forgotten. A run that has succeeded is "Running" again, and no key expires any
+        more; but not while workers of the ended run are registered: they may be in the middle of an item of the
         former opening. They leave by themselves when they see the end, or drop out; call again then.
 
         Args:
             opening: what the generation consists of now; its number is that of the open one.
+            instead_of: parameters of the opening that is to be replaced while the run goes on.
 
         Returns:
             What it came to. A second call says RUNNING, and changes nothing.
         """
-        return ReopenStatus(text(self._run("reopen", *_opening_arguments(opening))[0]))
+        return ReopenStatus(text(self._run("reopen", instead_of, *_opening_arguments(opening))[0]))
 
     def state(self) -> RunState:
         """Read the run's state; changes nothing."""
         return replies.run_state(self._run("state"))
-
-    def workers(self) -> dict[str, str]:
-        """Read the registered workers and the `info` each joined with; empty text for one that came back."""
-        return replies.pairs(self._run("workers")[1:])
 
     def delete(self) -> None:
         """Remove every trace of the run; nothing that a worker still does brings a key of it back."""
@@ -286,7 +306,7 @@ class RunQueue:
 def _opening_arguments(opening: Opening) -> list[str | int]:
     optional = set(opening.optional)
     items = (("o" if item in optional else "r") + item for item in opening.items)
-    return [opening.generation, opening.to_json(), opening.optional_needed, *items]
+    return [opening.generation, opening.to_json(), opening.parameters, opening.optional_needed, *items]
 
 
 def _require_word(name: str, value: str) -> None:

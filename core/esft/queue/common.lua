@@ -4,8 +4,7 @@
 -- Numbers that matter stay strings or integers below 2^53 written with %.0f; results, records and
 -- openings are opaque text that no script looks into.
 
-local RUN, LOG, TODO, ITEMS, LEASES, RESULTS, REPORTERS, WORKERS, INFORMATION, DIGESTS, MISMATCHES =
-    unpack(KEYS)
+local RUN, LOG, TODO, ITEMS, LEASES, RESULTS, REPORTERS, WORKERS, DIGESTS, MISMATCHES = unpack(KEYS)
 
 local MINIMUM_LEASE = 30 * 1000        -- milliseconds, as all times here
 local FIRST_LEASE = 10 * 60 * 1000     -- before anything was measured
@@ -115,7 +114,6 @@ local function sweep()
     for _, worker in ipairs(redis.call('ZRANGEBYSCORE', WORKERS, '-inf', integer(now))) do
         silent[worker] = true
         redis.call('ZREM', WORKERS, worker)
-        redis.call('HDEL', INFORMATION, worker)
     end
     local leases, count = release(function(holder)
         return holder.deadline <= now or silent[holder.worker] == true
@@ -154,21 +152,22 @@ end
 
 -- Generations and state ---------------------------------------------------------------------------------
 
--- Opens a generation. ARGV from `first` on: generation, opening, optional_needed, then each item with "r" or
--- "o" before it.
+-- Opens a generation. ARGV from `first` on: generation, opening, parameters, optional_needed, then each item with
+-- "r" or "o" before it.
 local function open(first)
     local required = 0
     redis.call('DEL', TODO, ITEMS, LEASES, RESULTS, REPORTERS)
-    for index = first + 3, #ARGV do
+    for index = first + 4, #ARGV do
         local kind, item = string.sub(ARGV[index], 1, 1), string.sub(ARGV[index], 2)
         if kind == 'r' then
             required = required + 1
         end
         redis.call('RPUSH', TODO, item)
-        redis.call('HSET', ITEMS, item, kind .. integer(index - first - 3))
+        redis.call('HSET', ITEMS, item, kind .. integer(index - first - 4))
     end
     redis.call('HSET', RUN,
-        'generation', ARGV[first], 'opening', ARGV[first + 1], 'optional_needed', ARGV[first + 2],
+        'generation', ARGV[first], 'opening', ARGV[first + 1], 'parameters', ARGV[first + 2],
+        'optional_needed', ARGV[first + 3],
         'required', required, 'required_done', 0, 'optional_done', 0,
         'opened', integer(now), 'item_milliseconds', 0,
         'leases_expired_before', field('leases_expired') or 0, 'backups_before', field('backups') or 0)
@@ -181,7 +180,7 @@ end
 local function state()
     return {
         'ok', field('phase'), field('reason'), field('message'), field('result'), field('measures'), field('opening'),
-        redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
+        field('policy'), redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
         field('reported'), field('duplicates'), field('stale'),
         field('leases_expired'), field('backups'), field('digest_mismatches'),
     }

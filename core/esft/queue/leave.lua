@@ -8,5 +8,4 @@ if running() then
     _, count = release(function(holder) return holder.worker == worker end)
 end
 redis.call('ZREM', WORKERS, worker)
-redis.call('HDEL', INFORMATION, worker)
 return {'ok', count}

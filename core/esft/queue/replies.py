@@ -21,7 +21,21 @@ def pairs(flat: list[Any]) -> dict[str, str]:
 
 def run_state(reply: list[Any]) -> RunState:
     """Parse what state() of common.lua returns."""
-    _, phase, reason, message, result, measures, opening, done, outstanding, todo, workers, *counters = reply
+    (
+        _,
+        phase,
+        reason,
+        message,
+        result,
+        measures,
+        opening,
+        policy,
+        done,
+        outstanding,
+        todo,
+        workers,
+        *counters,
+    ) = reply
     return RunState(
         phase=text(phase),
         reason=text(reason),
@@ -29,6 +43,7 @@ def run_state(reply: list[Any]) -> RunState:
         result=None if result is None else text(result),
         measures=text(measures),
         opening=Opening.from_json(text(opening)),
+        policy=text(policy),
         done=int(done),
         outstanding=int(outstanding),
         todo=int(todo),

@@ -30,18 +30,11 @@ local function accept(item, entry, result, milliseconds)
     return 1
 end
 
-local entries = {}
-for i = 4, #ARGV, 3 do
-    entries[i] = open and redis.call('HGET', ITEMS, ARGV[i])
-    if open and not entries[i] then
-        return {'unknown', ARGV[i]}
-    end
-end
-
 local reply = {'ok', 0}
 for i = 4, #ARGV, 3 do
-    if open then
-        table.insert(reply, accept(ARGV[i], entries[i], ARGV[i + 1], ARGV[i + 2]))
+    local entry = open and redis.call('HGET', ITEMS, ARGV[i])
+    if entry then
+        table.insert(reply, accept(ARGV[i], entry, ARGV[i + 1], ARGV[i + 2]))
     else
         redis.call('HINCRBY', RUN, 'stale', 1)
         table.insert(reply, 0)

@@ -1,4 +1,5 @@
--- ARGV: now, generation. Returns items and results in turn; nothing when that generation is not the open one.
+-- ARGV: now, generation. Returns the open generation's parameters, the policy, then items and results in turn; nothing
+-- when that generation is not the open one.
 if not exists() then
     return {'absent'}
 end
@@ -7,4 +8,6 @@ if field('generation') ~= ARGV[2] then
 end
 local reply = redis.call('HGETALL', RESULTS)
 table.insert(reply, 1, 'ok')
+table.insert(reply, 2, field('parameters'))
+table.insert(reply, 3, field('policy'))
 return reply

@@ -23,7 +23,6 @@ _KEYS = (
     "results",
     "reporters",
     "workers",
-    "information",
     "digests",
     "mismatches",
 )

@@ -21,7 +21,7 @@ class Opening:
         items: the work, each a different, non-empty text; handed out in this order.
         optional: those of `items` that a quorum may leave out.
         optional_needed: how many of `optional` must be reported before the generation may close.
-        parameters: text for the workers.
+        parameters: text for the workers, handed out with the items.
 
     Raises:
         ValueError: the parts contradict each other.
@@ -82,6 +82,7 @@ class RunState:
         result: the text given to `finish`, if any.
         measures: the text that came with the digest of the newest generation; empty before any.
         opening: the open generation.
+        policy: the text that was set last.
         done: items of it that are reported.
         outstanding: items of it that are leased.
         todo: items of it that wait to be claimed; done + outstanding + todo = len(opening.items).
@@ -96,6 +97,7 @@ class RunState:
     result: str | None
     measures: str
     opening: Opening
+    policy: str
     done: int
     outstanding: int
     todo: int
@@ -153,19 +155,38 @@ class Claim:
         items: what the worker now holds, in the opening's order; empty unless the status is ITEMS.
         generation: the open one.
         wait_milliseconds: with WAIT, when to claim again at the latest; 0 otherwise.
+        parameters: of the open generation's opening.
+        policy: the text that was set last.
     """
 
     status: ClaimStatus
     items: tuple[str, ...]
     generation: int
     wait_milliseconds: int
+    parameters: str
+    policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResults:
+    """All that closing a generation takes, of one moment.
+
+    Attributes:
+        parameters: of its opening.
+        policy: the text that was set last.
+        results: what was reported so far, by item.
+    """
+
+    parameters: str
+    policy: str
+    results: dict[str, str]
 
 
 class ReopenStatus(StrEnum):
-    """What the wish to open a run again came to."""
+    """What the wish to open a generation again came to."""
 
     REOPENED = "reopened"
-    RUNNING = "running"  # it has not finished, or an earlier call opened it again
+    RUNNING = "running"  # it has not finished and is open otherwise, or an earlier call opened it again
     FAILED = "failed"  # it finished with another phase than "Succeeded", which is final
     OTHER_GENERATION = "other"  # it ended with another generation than the opening's
     OCCUPIED = "occupied"  # workers of the ended run have not left yet

@@ -113,6 +113,9 @@ class Metadata(StrictModel):
     namespace: str | None = Field(
         default=None, max_length=63, description="Namespace; null: the current one."
     )
+    generation: int | None = Field(
+        default=None, ge=0, description="Counts the changes of the spec; whoever keeps the resource sets it."
+    )
 
 
 class ESFineTune(StrictModel):

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import redis
 
 from esft.errors import QueueUnavailableError, RunNotFoundError, UnreadableRunError
+from esft.policy import Policy
 from esft.queue import (
     Observation,
     Opening,
@@ -66,28 +67,32 @@ class Endpoint:
     def finish(self, uid: str, *, reason: str, message: str) -> None:
         """End the run as failed, so that its workers end; nothing where Redis holds no such run."""
 
-        def end(client: redis.Redis) -> None:
-            try:
-                RunQueue(client, uid).finish(
-                    phase=FAILED, reason=reason, message=message, ttl_seconds=_FINISHED_KEYS_SECONDS
-                )
-            except RunNotFoundError:
-                return
+        def end(queue: RunQueue) -> None:
+            queue.finish(phase=FAILED, reason=reason, message=message, ttl_seconds=_FINISHED_KEYS_SECONDS)
 
-        self._with(end)
+        self._of_run(uid, end)
+
+    def set_policy(self, uid: str, policy: Policy) -> None:
+        """Tell the run its policy; nothing where Redis holds no such run: who creates it brings the policy along."""
+        self._of_run(uid, lambda queue: queue.set_policy(policy.to_json(), version=policy.version))
 
     def reopen(self, uid: str, opening: Opening) -> bool:
-        """Open a finished run again; whether new workers may start, which is not while old ones are leaving."""
+        """Open a finished run again; whether new workers may start, which is not while old ones are leaving.
 
-        def again(client: redis.Redis) -> bool:
+        They may where its keys are gone: the first worker fills Redis from the newest checkpoint.
+        """
+        return self._of_run(uid, lambda queue: queue.reopen(opening)) is not ReopenStatus.OCCUPIED
+
+    def _of_run(self, uid: str, operation: Callable[[RunQueue], _Result]) -> _Result | None:
+        """Do something to a run; None where Redis holds no such run."""
+
+        def attempt(client: redis.Redis) -> _Result | None:
             try:
-                return RunQueue(client, uid).reopen(opening) is not ReopenStatus.OCCUPIED
-            except (
-                RunNotFoundError
-            ):  # its keys are gone: the first worker fills Redis from the newest checkpoint
-                return True
+                return operation(RunQueue(client, uid))
+            except RunNotFoundError:
+                return None
 
-        return self._with(again)
+        return self._with(attempt)
 
     def _with(self, operation: Callable[[Any], _Result]) -> _Result:
         with self._lock:

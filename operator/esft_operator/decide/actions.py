@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from esft.policy import Policy
 from esft.queue import Opening
 from esft_operator.resource import Manifest
 
@@ -69,6 +70,13 @@ class FinishRun:
 
 
 @dataclass(frozen=True, slots=True)
+class SetPolicy:
+    """Tell the run what has changed in its specification; in force from its next generation."""
+
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
 class ReopenRun:
     """Open a finished run again at the generation where it ended."""
 
@@ -92,6 +100,7 @@ Action = (
     | Apply
     | DeleteJob
     | FinishRun
+    | SetPolicy
     | ReopenRun
     | DeleteResource
 )

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from esft.errors import SpecError
-from esft.generation import opening
+from esft.generation import opened
+from esft.policy import Policy
 from esft.status import ESFineTuneStatus
 from esft_operator.decide import build
 from esft_operator.decide.actions import (
@@ -28,6 +29,7 @@ from esft_operator.decide.actions import (
     RemoveFinalizer,
     RemoveFromRedis,
     ReopenRun,
+    SetPolicy,
 )
 from esft_operator.decide.outcome import (
     FAILED,
@@ -125,9 +127,12 @@ def _going_on(situation: Situation, run: Run) -> Iterator[Action]:
     """Everything that a run needs which is not over; refused before anything is made."""
     observed, refresh = situation.observed, situation.refresh
     job = build.job(run, situation.defaults, parallelism=wanted_workers(situation))
+    state = situation.progress.state
+    if state is not None and not Policy.from_json(state.policy).says_as(run.policy):
+        yield SetPolicy(run.policy)
     if is_to_continue(situation):
-        state, ledger = situation.progress.state, situation.progress.ledger
-        yield ReopenRun(opening(run.spec, ledger.generation if state is None else state.opening.generation))
+        reached = situation.progress.ledger.generation if state is None else state.opening.generation
+        yield ReopenRun(opened(run.spec, reached, run.policy))
     config_map = build.config_map(run)
     if observed.config_map is None or observed.config_map.data != config_map["data"] or refresh:
         yield _apply(config_map, None if observed.config_map is None else observed.config_map.child, run)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
 
-from esft.generation import latest_checkpoint
 from esft.status import (
     CheckpointStatus,
     Condition,
@@ -66,9 +65,7 @@ def status_of(
             ready=situation.observed.ready_pods,
             selector=selector(resource.name, resource.uid),
         ),
-        checkpoint=before.checkpoint
-        if situation.run is None
-        else _checkpoint(before, situation.run, ledger, outcome),
+        checkpoint=_checkpoint(before, situation.run, ledger),
         digest=_digest(situation, outcome),
         start_time=before.start_time or (_time(now) if has_started(situation) else None),
         completion_time=completed,
@@ -298,22 +295,11 @@ def _evaluation(ledger: Ledger) -> EvaluationStatus | None:
     )
 
 
-def _checkpoint(
-    before: ESFineTuneStatus, run: Run, ledger: Ledger, outcome: Outcome | None
-) -> CheckpointStatus | None:
-    """The newest checkpoint: a generation that is closed has its own, whoever wrote it.
-
-    Of generations that the status covers already there is none to be found: that they would have one by now is because
-    `checkpoint.everyGenerations` has changed since.
-    """
-    is_done = outcome is not None and outcome.phase == SUCCEEDED
-    generation = latest_checkpoint(run.spec, ledger.generation if is_done else max(0, ledger.generation - 1))
-    covered = 0 if before.progress is None else before.progress.generation
-    if before.checkpoint is not None:
-        covered = max(covered, before.checkpoint.generation + 1)
-    if generation is None or generation < covered:
+def _checkpoint(before: ESFineTuneStatus, run: Run | None, ledger: Ledger) -> CheckpointStatus | None:
+    """The newest checkpoint: a generation that is closed has its own, whoever wrote it."""
+    if run is None or ledger.checkpoint is None:
         return before.checkpoint
-    return CheckpointStatus(generation=generation, uri=build.checkpoint_uri(run, generation))
+    return CheckpointStatus(generation=ledger.checkpoint, uri=build.checkpoint_uri(run, ledger.checkpoint))
 
 
 def _digest(situation: Situation, outcome: Outcome | None) -> str | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
+from esft.policy import Policy
 from esft.queue import Entry, RunState
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord
 from esft.status import ESFineTuneStatus
@@ -54,6 +55,7 @@ class Ledger:
         generation: how many entries went in; the open generation's number.
         fitness: of the latest one.
         score: of all evaluations; None before the first.
+        checkpoint: the newest generation whose weights are saved; None before any.
         generation_seconds: from opening to commit, averaged over the latest ones; None before any.
         member_seconds: work summed over items, likewise.
         workers_wanted: what was wanted when the latest entries came.
@@ -63,6 +65,7 @@ class Ledger:
     generation: int = 0
     fitness: FitnessStatistics | None = None
     score: Score | None = None
+    checkpoint: int | None = None
     generation_seconds: float | None = None
     member_seconds: float | None = None
     workers_wanted: int = 0
@@ -89,6 +92,7 @@ class Ledger:
                 last_generation=evaluation.last_generation,
                 count=evaluation.count,
             ),
+            checkpoint=None if status.checkpoint is None else status.checkpoint.generation,
             workers_wanted=0 if workers is None else workers.desired,
         )
 
@@ -112,6 +116,7 @@ class Ledger:
             generation=record.generation + 1,
             fitness=record.statistics,
             score=_scored(self.score, record.evaluation, record.generation),
+            checkpoint=max(record.generation, self.checkpoint or 0) if record.checkpoint else self.checkpoint,
             generation_seconds=_averaged(self.generation_seconds, entry.telemetry.get("seconds")),
             member_seconds=_averaged(
                 self.member_seconds, None if milliseconds is None else milliseconds / 1000
@@ -120,21 +125,26 @@ class Ledger:
         )
 
     def ended(self, state: RunState) -> "Ledger":
-        """With the evaluation of the final weights, which is in the run's result and not in the log."""
+        """With what the run's result says of the final weights, which is not in the log."""
         result = json.loads(state.result) if state.result else {}
-        evaluation = result.get("evaluation")
-        if evaluation is None:
+        if "generation" not in result:
             return self
-        measured = Evaluation.from_dict(evaluation)
-        return replace(self, score=_scored(self.score, measured, result["generation"]))
+        evaluation = result.get("evaluation")
+        measured = None if evaluation is None else Evaluation.from_dict(evaluation)
+        return replace(
+            self,
+            score=_scored(self.score, measured, result["generation"]),
+            checkpoint=result["generation"] if state.phase == "Succeeded" else self.checkpoint,
+        )
 
 
 def check(state: RunState) -> None:
-    """See that a run's end is as workers write it, before it gets into a status.
+    """See that a run's policy and end are as they are written here, before anything is decided by them.
 
     Raises:
         ValueError, TypeError, LookupError, AttributeError: it is not; a run's user may write to the run's keys.
     """
+    Policy.from_json(state.policy)
     if not state.finished:
         return
     if not _WORD.fullmatch(state.reason):

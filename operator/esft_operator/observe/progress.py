@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from esft.errors import EsftError, UnreadableRunError
+from esft.errors import EsftError, UnreadableRunError, VersionError
 from esft.queue import Observation
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
@@ -150,6 +150,8 @@ class Follower:
                 return replace(before, problem=str(seen), asked=True)
         try:
             return self._folded(key, before, seen)
+        except VersionError as error:
+            return replace(before, problem=str(error), asked=True)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
             return replace(before, problem=str(UnreadableRunError(uid, error)), asked=True)
 

@@ -2,7 +2,6 @@
 
 from esft_worker.noise.choose import kernels_for
 from esft_worker.noise.contract import (
-    NOISE_VERSION,
     Kernels,
     Slot,
     Step,
@@ -14,7 +13,6 @@ from esft_worker.noise.cpu import CpuKernels
 from esft_worker.noise.torch_ops import TorchKernels
 
 __all__ = [
-    "NOISE_VERSION",
     "CpuKernels",
     "Kernels",
     "Slot",

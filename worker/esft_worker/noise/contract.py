@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-NOISE_VERSION = 1
+from esft.versions import NOISE_VERSION
 
 # Philox-4x32: round multipliers and key increments.
 PHILOX_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)

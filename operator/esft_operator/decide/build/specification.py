@@ -49,7 +49,7 @@ def document(run: Run) -> str:
     resource = {
         "apiVersion": API_VERSION,
         "kind": KIND,
-        "metadata": {"name": run.name},
+        "metadata": {"name": run.name, "generation": run.generation},
         "spec": {name: value for name, value in spec.items() if value != {}},
     }
     return _yaml(json.dumps(resource))

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from typing import Final
 
 from esft.errors import EXIT_DRAINED, EXIT_SPEC
+from esft.spec import fingerprint
 from esft_operator.decide.build.child import WORKER_COMPONENT, child
 from esft_operator.decide.build.pods import pod_template
-from esft_operator.decide.build.specification import document
 from esft_operator.names import (
     INSTANCE_LABEL,
     KUEUE_PREFIX,
@@ -57,7 +57,9 @@ def job(run: Run, defaults: WorkerDefaults, *, parallelism: int) -> Manifest:
 
 
 def template_hash(run: Run, defaults: WorkerDefaults) -> str:
-    """Sixteen hex digits over all that a Job cannot change and its workers have read: another one needs another Job.
+    """Sixteen hex digits over all that a Job cannot change and its workers hold to: another one needs another Job.
+
+    What may change while the run goes on is not in it: workers are told through Redis.
 
     Raises:
         SpecError: no pod can do what the specification says.
@@ -105,7 +107,8 @@ def _on_exit_code(code: int, action: str) -> Manifest:
 
 
 def _hash(run: Run, job_spec: Manifest) -> str:
-    canonical = json.dumps([document(run), job_spec], sort_keys=True, separators=(",", ":"))
+    held = [fingerprint(run.spec), run.spec.workers.master_weights, job_spec]
+    canonical = json.dumps(held, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
