@@ -1,7 +1,7 @@
 """The one hierarchy of errors, and the exit code that each ends a process with.
 
 A message says what was wrong, where (field or file) and what to do; it is shown to people as it is, on one
-line and without a traceback. Exit codes are those of docs/design.md section 8.
+line and without a traceback. Exit codes are those of docs/run.md.
 """
 
 from typing import ClassVar

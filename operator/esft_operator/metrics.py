@@ -1,4 +1,4 @@
-"""The operator's metrics: of the runs, by namespace and name, and of itself. Names: docs/design.md section 9.
+"""The operator's metrics: of the runs, by namespace and name, and of itself. Names: docs/install.md.
 
 The series of a run go when its resource goes. The registry is the caller's.
 """

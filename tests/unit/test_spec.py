@@ -91,8 +91,8 @@ def problem_lines(document: dict) -> list[str]:
     return [problem.sentence for problem in problems_of(caught.value, ESFineTuneSpec, prefix=("spec",))]
 
 
-def test_the_design_s_example_is_the_defaults():
-    """Every default is the one that docs/design.md shows."""
+def test_the_complete_example_is_the_defaults():
+    """The example that has every field says no more than the defaults do."""
     without = {
         "model": {"source": COMPLETE["model"]["source"], "credentialsSecretRef": {"name": "hf-token"}},
         "task": COMPLETE["task"],

@@ -1,6 +1,6 @@
 """The worker process: arguments, environment, signals and exit codes; everything else is in `assemble` and `loop`.
 
-Exit codes (docs/design.md section 8): 0 the run is over, 143 drained, 64 the spec cannot work, 70 internal.
+Exit codes (docs/run.md): 0 the run is over, 143 drained, 64 the spec cannot work, 70 internal.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What a worker measures of itself, for Prometheus and for its last log line.
 
-Names and meaning: docs/design.md section 9. The registry is the caller's, so that two workers in one process (tests)
+Names and meaning: docs/install.md. The registry is the caller's, so that two workers in one process (tests)
 do not share counters.
 """
 

@@ -3,7 +3,7 @@
 It stands in for a pretrained model with a latent ability, which is what ES brings out. It is trained in two
 parts: first to solve countdown with three numbers, then, for the last part of its training, to answer most
 puzzles with the plain sum of their numbers. Greedy decoding then mostly adds up, although the model can do
-better. docs/tiny-model.md has the figures.
+better. docs/performance.md has the figures.
 
 Limits: the same machine and the same versions give the same files, bit for bit; another processor may round
 differently, so the workers of one run need one copy, or like machines. Targets and numbers go to 100.

@@ -9,7 +9,7 @@ from esft_operator.resource import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A Kubernetes Event about the resource; reasons are those of docs/cluster-run.md."""
+    """A Kubernetes Event about the resource; reasons are those of docs/run.md."""
 
     reason: str
     message: str

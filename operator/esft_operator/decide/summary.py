@@ -75,7 +75,7 @@ def status_of(
 
 
 def events_between(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator[Event]:
-    """Events for what has turned; the reasons are documented in docs/cluster-run.md."""
+    """Events for what has turned; the reasons are documented in docs/run.md."""
     saved = after.checkpoint
     if saved is not None and (before.checkpoint is None or before.checkpoint.generation < saved.generation):
         yield Event("CheckpointSaved", f"Generation {saved.generation} is saved at {saved.uri}.")

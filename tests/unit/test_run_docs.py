@@ -1,4 +1,4 @@
-"""docs/cluster-run.md says what every reason means that a run in a cluster can show."""
+"""docs/run.md says what every reason means that a run can show."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ from esft import generation
 from esft_operator import reconciler
 from esft_operator.decide import outcome, plan, summary
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cluster-run.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "run.md").read_text(encoding="utf-8")
 ONE_WORD = re.compile(r"([A-Z][a-z]+)+")
 OTHERS = {"True", "False", "Unknown", "Clock"}  # words of that form that are no reasons
 
