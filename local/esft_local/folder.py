@@ -85,7 +85,7 @@ class RunFolder:
             return new
         state = _read_json(path / "run.json")
         saved = load(path / "spec.yaml", ())
-        log = _read_log(path / "log.jsonl")
+        log = read_log(path / "log.jsonl")
         if not log and immutable_differences(saved.spec, spec.spec):
             return new  # nothing was learned with the old settings, which may have been wrong
         _refuse_other_settings(path, saved, spec)
@@ -280,7 +280,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _read_log(file: Path) -> list[str]:
+def read_log(file: Path) -> list[str]:
     """The complete lines of a log, checked; a torn last line is left out."""
     with explained(file):
         content = file.read_bytes() if file.exists() else b""
