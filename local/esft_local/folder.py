@@ -281,7 +281,11 @@ def _read_json(file: Path) -> dict[str, Any]:
 
 
 def read_log(file: Path) -> list[str]:
-    """The complete lines of a log, checked; a torn last line is left out."""
+    """The complete lines of a log, checked; a torn last line is left out.
+
+    Raises:
+        RunFolderError: it cannot be read, or a line is not the update record of its generation.
+    """
     with explained(file):
         content = file.read_bytes() if file.exists() else b""
     lines = content.split(b"\n")[:-1]  # what follows the last newline is empty or torn
