@@ -1,12 +1,12 @@
 """The commands of `esft` and the edge of its process: errors become one line and an exit code.
 
-What a command needs is imported when it is called: `esft --help` loads neither redis nor pydantic.
+Each command is a module of its own. What it needs is imported when it is called: `esft --help` loads neither redis nor
+pydantic, and a machine has the packages of those commands that are used on it.
 """
 
 import os
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,17 +14,21 @@ import typer
 
 import esft
 from esft.errors import EXIT_INTERNAL, EXIT_INTERRUPTED, EsftError
-from esft_cli import local, observe
-from esft_cli.outside import register_outside
+from esft_cli.export import export
+from esft_cli.logs import logs
+from esft_cli.make_model import make_model
+from esft_cli.plot import plot
+from esft_cli.run import run
+from esft_cli.status import status
 from esft_cli.unexpected import unexpected
+from esft_cli.validate import validate
 
 
 def main() -> None:
     """Console scripts `esft` and `kubectl-esft`."""
-    arguments = sys.argv[1:]
     plugin = Path(sys.argv[0]).name.startswith("kubectl-")
     try:
-        build_app(arguments)(args=arguments, prog_name="kubectl esft" if plugin else "esft")
+        build_app()(prog_name="kubectl esft" if plugin else "esft")
     except EsftError as error:
         typer.echo(textwrap.indent(str(error), "error: "), err=True)
         sys.exit(error.exit_code)
@@ -38,8 +42,8 @@ def main() -> None:
         sys.exit(EXIT_INTERNAL)
 
 
-def build_app(arguments: Sequence[str]) -> typer.Typer:
-    """The whole application; `arguments` tell which command of other packages has to be loaded."""
+def build_app() -> typer.Typer:
+    """The whole application."""
     app = typer.Typer(
         add_completion=False,
         no_args_is_help=True,
@@ -47,9 +51,8 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         rich_markup_mode=None,
     )
     app.callback(help="Fine-tune language models with Evolution Strategies.")(_options)
-    for command in (local.run, local.validate, observe.status, observe.logs, local.plot):
+    for command in (run, validate, status, logs, plot, export, make_model):
         app.command()(command)
-    register_outside(app, arguments)
     return app
 
 

@@ -90,7 +90,7 @@ class RunFolder:
         state = _read_json(path / "run.json")
         require_current(Versions.of(state), f"the run in {path}")
         saved = load(path / "spec.yaml", ())
-        log = _read_log(path / "log.jsonl")
+        log = read_log(path / "log.jsonl")
         if not log and immutable_differences(saved.spec, spec.spec):
             return new  # nothing was learned with the old settings, which may have been wrong
         _refuse_other_settings(path, saved, spec)
@@ -289,8 +289,12 @@ def _read_json(file: Path) -> dict[str, Any]:
     return data
 
 
-def _read_log(file: Path) -> list[str]:
-    """The complete lines of a log, checked; a torn last line is left out."""
+def read_log(file: Path) -> list[str]:
+    """The complete lines of a log, checked; a torn last line is left out.
+
+    Raises:
+        RunFolderError: it cannot be read, or a line is not the update record of its generation.
+    """
     with explained(file):
         content = file.read_bytes() if file.exists() else b""
     lines = content.split(b"\n")[:-1]  # what follows the last newline is empty or torn

@@ -1,4 +1,7 @@
-"""Reading the logs of workers: JSON objects (esft.logs), and whatever libraries print between them."""
+"""What workers log, read for people: how far they are, where their time went, why one failed.
+
+A line is a JSON object (esft.logs), or whatever a library prints between them.
+"""
 
 import json
 from collections import Counter

@@ -1,12 +1,12 @@
-"""The worker processes of a local run: started, watched, started again, drained.
+"""Keeps the workers of a run on one machine running, as the Job controller does in a cluster.
 
-A worker that dies is replaced, as the Job controller does in a cluster, and its leases go back to the queue
-at once instead of when they run out. Every incarnation has a name of its own (worker-0, worker-0.1, ...), so
-that the queue never takes a new process for the dead one.
+A worker that dies is replaced, and its leases go back to the queue at once instead of when they run out. Every
+incarnation has another name (worker-0, worker-0.1, ...), so that the queue never takes a new process for the
+dead one.
 
-What is watched is polled from the run's own loop: no thread, so no locks, and `poll` is where failures
-surface. Rejected: multiprocessing (workers must start as they do in a pod, from a command line), a supervisor
-such as honcho or circus (they know neither leases nor exit codes).
+What is watched is polled from the run's loop: no thread, so no locks, and `poll` is where failures surface.
+Rejected: multiprocessing (workers must start as they do in a pod, from a command line), a supervisor such as
+honcho or circus (they know neither leases nor exit codes).
 """
 
 import contextlib
@@ -150,16 +150,17 @@ class WorkerPool:
 
     def drain(self, *, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """Ask every worker to hand its leases back and end; kill those that take longer."""
-        running = [slot for slot in self._slots if slot.process is not None]
-        for slot in running:
-            self._ask_to_end(slot)
+        running = [(slot, slot.process) for slot in self._slots if slot.process is not None]
+        for _, process in running:
+            process.terminate()
+            if process.stdin is not None:
+                process.stdin.close()
         deadline = self._clock() + seconds
-        for slot in running:
-            process = slot.process
-            if process is not None and not self._wait_for(slot, deadline, hurry):
+        for slot, process in running:
+            if not self._wait_for(slot, deadline, hurry):
                 process.kill()
                 process.wait()
-            if process is not None and process.returncode not in {EXIT_FINISHED, EXIT_DRAINED}:
+            if process.returncode not in {EXIT_FINISHED, EXIT_DRAINED}:
                 self._departed.append(slot.name)
             slot.process = None
         self._hand_leases_back()
@@ -196,8 +197,8 @@ class WorkerPool:
         message = last_error(slot.log, start=slot.log_start) or "it wrote no message"
         if code == EXIT_SPEC:
             return Failure(EXIT_SPEC, message)
-        times = f"{name} ended {slot.crashes} times without progress, last with {_how(code)}"
-        return Failure(EXIT_INTERNAL, f"{times}: {message} (see {slot.log})")
+        crashes = f"{name} ended {slot.crashes} times without progress, last with {_exit_in_words(code)}"
+        return Failure(EXIT_INTERNAL, f"{crashes}: {message} (see {slot.log})")
 
     def _hand_leases_back(self) -> None:
         while self._departed:
@@ -207,12 +208,6 @@ class WorkerPool:
             except QueueUnavailableError:
                 return
             self._departed.pop(0)
-
-    def _ask_to_end(self, slot: _Slot) -> None:
-        if slot.process is not None:
-            slot.process.terminate()
-            if slot.process.stdin is not None:
-                slot.process.stdin.close()
 
     def _wait_for(self, slot: _Slot, deadline: float, hurry: Callable[[], bool]) -> bool:
         while slot.process is not None:
@@ -231,7 +226,7 @@ def _backoff(crashes: int) -> float:
     return float(min(_LONGEST_BACKOFF_SECONDS, _FIRST_BACKOFF_SECONDS * 2 ** (crashes - 2)))
 
 
-def _how(code: int) -> str:
+def _exit_in_words(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
     with contextlib.suppress(ValueError):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from esft.document import DocumentError, load
-from esft_cli.validate import validate
 
 pytestmark = pytest.mark.integration
 
@@ -31,8 +30,6 @@ def test_reads_a_file(tmp_path):
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert load(path).spec.model.source == f"file://{tmp_path}/model"
     assert load(path, ["suspend=true"]).spec.suspend
-    assert validate(path) == []
-    assert [each.path for each in validate(path, ["evolution.sigma=0"])] == ["spec.evolution.sigma"]
 
 
 def test_a_relative_name_counts_from_where_one_stands(tmp_path, monkeypatch):

@@ -1,5 +1,4 @@
 import contextlib
-import json
 from pathlib import Path
 
 import pytest
@@ -8,9 +7,7 @@ from hypothesis import strategies as st
 
 from esft.document import DocumentError, parse
 from esft.errors import EXIT_SPEC
-from esft.problems import Problem
 from esft.spec import ESFineTune
-from esft_cli.validate import as_json, as_text
 
 FOLDER = Path("/home/ada/runs")
 HEAD = """\
@@ -251,22 +248,6 @@ def test_an_override_repairs_the_file():
 
 def test_tells_all_wrong_overrides():
     assert len(errors(GOOD, "a=1", "b=2", "suspend=true")) == 2
-
-
-def test_reports_for_people_and_programs():
-    problem = Problem("spec.suspend", "is wrong", "mend it", line=3)
-    assert as_text(Path("a.yaml"), [problem]) == "a.yaml:3: spec.suspend: is wrong. Fix: mend it"
-    assert as_text(Path("a.yaml"), []) == "a.yaml: valid"
-    report = json.loads(as_json(Path("a.yaml"), [problem]))
-    assert report["valid"] is False
-    assert report["problems"][0] == {
-        "path": "spec.suspend",
-        "message": "is wrong",
-        "fix": "mend it",
-        "line": 3,
-        "override": None,
-    }
-    assert json.loads(as_json(Path("a.yaml"), []))["valid"] is True
 
 
 @given(st.text(alphabet=st.sampled_from("aspec:{}[]&*!<>|-? \n'\"#%0.1,"), max_size=80))

@@ -52,7 +52,7 @@ def _from_kubeconfig(configuration: client.Configuration, context: str | None) -
     """Fill in the configuration; the context's namespace."""
     config.load_kube_config(context=context, client_configuration=configuration)
     contexts, current = config.list_kube_config_contexts()
-    chosen: dict[str, Any] = next((each for each in contexts if each["name"] == context), current)
+    chosen: dict[str, Any] = next((known for known in contexts if known["name"] == context), current)
     return str(chosen["context"].get("namespace") or "default")
 
 

@@ -1,4 +1,4 @@
-"""The commands about runs on this machine: run, validate, plot."""
+"""`esft run`: a whole run on this machine, and the command to type to go on with one that was stopped."""
 
 import importlib.util
 import os
@@ -9,22 +9,10 @@ from typing import Annotated
 
 import typer
 
-from esft.errors import EXIT_FINISHED, EXIT_SPEC, EsftError
+from esft.errors import EsftError
+from esft_cli.extras import needs
+from esft_cli.options import File, Overrides
 from esft_cli.unexpected import unexpected
-
-File = Annotated[
-    Path, typer.Argument(metavar="FILE", help="YAML file with one ESFineTune.", show_default=False)
-]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a run.", show_default=False)]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="PATH=VALUE",
-        help="Override a field below spec, e.g. evolution.sigma=0.01. May be repeated.",
-        show_default=False,
-    ),
-]
 
 
 def run(
@@ -58,27 +46,19 @@ def run(
     ] = None,
 ) -> None:
     """Run a fine-tuning job on this machine. The same command again continues where it stopped."""
-    from esft.document import load  # noqa: PLC0415
-    from esft_cli.outside import MissingPackageError  # noqa: PLC0415 - see esft_cli.app on imports
-    from esft_cli.screen import show_end, view_for_terminal  # noqa: PLC0415
-    from esft_local.devices import available_cpus, available_gpus  # noqa: PLC0415
-    from esft_local.run import Options, run_locally  # noqa: PLC0415
+    from esft.document import load
+    from esft_cli.screen import show_end, view_for_terminal
+    from esft_local.devices import available_cpus, available_gpus
+    from esft_local.run import Options, run_locally
 
     spec = load(file, overrides or ())
-    if importlib.util.find_spec("torch") is None:
-        raise MissingPackageError(
-            "a local run needs torch, which is not installed. Fix: pip install 'esfinetune[local]'"
-        )
+    with needs("local", command="run"):
+        if importlib.util.find_spec("torch") is None:  # the workers import it, which takes seconds
+            raise ModuleNotFoundError(name="torch")
     folder = output or Path("runs") / spec.metadata.name
     gpus = available_gpus(os.environ)
     count = workers or min(spec.spec.workers.max_replicas, len(gpus) or available_cpus())
-    options = Options(
-        workers=count,
-        threads=threads,
-        redis_url=redis,
-        environment=os.environ,
-        gpus=gpus,
-    )
+    options = Options(workers=count, threads=threads, redis_url=redis, environment=os.environ, gpus=gpus)
     try:
         ended = run_locally(spec, output=folder, options=options, view=view_for_terminal())
     except EsftError:
@@ -88,35 +68,6 @@ def run(
     again = resume_command(file, output=output, overrides=overrides or (), workers=workers, threads=threads)
     show_end(ended, folder=folder, resume_command=again)
     raise typer.Exit(ended.exit_code)
-
-
-def validate(file: File, *, overrides: Overrides = None) -> None:
-    """Check a file without running it: every problem with its line and its fix."""
-    from esft_cli.validate import validate as problems_of  # noqa: PLC0415
-
-    problems = problems_of(file, overrides or ())
-    for problem in problems:
-        typer.echo(problem.render(str(file)), err=True)
-    if not problems:
-        typer.echo(f"{file}: valid")
-    raise typer.Exit(EXIT_SPEC if problems else EXIT_FINISHED)
-
-
-def plot(
-    folder: Folder,
-    *,
-    to: Annotated[
-        Path | None, typer.Option(help="PNG file to write. [default: DIR/fitness.png]", show_default=False)
-    ] = None,
-) -> None:
-    """Draw fitness and held-out score of a run; it may be going on."""
-    from esft_local.plot import draw, picture_title  # noqa: PLC0415
-    from esft_local.status import read_status  # noqa: PLC0415
-
-    found = read_status(folder)
-    picture = to or folder / "fitness.png"
-    draw(found.history, title=picture_title(found.spec), path=picture)
-    typer.echo(picture)
 
 
 def resume_command(

@@ -1,19 +1,11 @@
-"""`esft status` and `esft logs` in a cluster; the command line finds them by the entry points `esfinetune.cluster`.
-
-The options are described in esft_cli.observe.
-"""
+"""What `esft status` does for a run in a cluster: it is read once, or again and again until it is over."""
 
 import time
 from dataclasses import replace
 from typing import Final
 
-import typer
-from rich.console import Console
-
 from esft.errors import EXIT_FINISHED
 from esft_cli.cluster.connection import connect
-from esft_cli.cluster.log_lines import readable, short_name
-from esft_cli.cluster.log_streams import LogSource, follow_logs, read_logs
 from esft_cli.cluster.reader import Reader, RunMissingError, is_passing
 from esft_cli.cluster.screens import Screen, screen_for_watching, show_once
 from esft_cli.cluster.snapshot import Snapshot
@@ -22,8 +14,8 @@ from esft_operator.clients.cluster import ClusterError
 _POLL_SECONDS: Final = 1.0
 
 
-def status(name: str, *, namespace: str | None, context: str | None, watch: bool, as_json: bool) -> int:
-    """Show a run, once or until it is over; the exit code.
+def show_status(name: str, *, namespace: str | None, context: str | None, watch: bool, as_json: bool) -> int:
+    """Show a run, once or until it is over; the exit code. The options are described in esft_cli.status.
 
     Raises:
         ClusterError: there is no such run, no cluster, or no right to see it.
@@ -34,35 +26,6 @@ def status(name: str, *, namespace: str | None, context: str | None, watch: bool
         with screen_for_watching(as_json=as_json) as screen:
             return _watch(reader, snapshot, screen)
     show_once(snapshot, as_json=as_json)
-    return EXIT_FINISHED
-
-
-def logs(
-    name: str,
-    *,
-    namespace: str | None,
-    context: str | None,
-    follow: bool,
-    worker: str | None,
-    raw: bool,
-) -> int:
-    """Print what a run's workers say; the exit code.
-
-    Raises:
-        ClusterError: there is no such run, no cluster, or no right to see it.
-    """
-    connection = connect(context=context, namespace=namespace)
-    source = LogSource(connection.cluster, connection.namespace, say=_say)
-    entries = (follow_logs if follow else read_logs)(
-        Reader(connection, name), source, worker=worker, say=_say
-    )
-    colours = False if Console().no_color else None  # None: on a terminal
-    for pod, line in entries:
-        if raw:
-            typer.echo(line.text)
-        else:
-            shown = readable(line, worker=short_name(pod, name))
-            typer.secho(shown.text, fg=shown.colour, color=colours)
     return EXIT_FINISHED
 
 
@@ -83,7 +46,3 @@ def _watch(reader: Reader, snapshot: Snapshot, screen: Screen) -> int:
             if not is_passing(error):
                 raise
             snapshot = replace(snapshot, notes=(str(error),))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)

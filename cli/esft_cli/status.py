@@ -1,0 +1,58 @@
+"""`esft status`: how far a run is, wherever it goes on."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from esft_cli.extras import needs
+from esft_cli.options import Context, Namespace, NotInAClusterError, Target, is_folder
+
+
+class Format(StrEnum):
+    """How to print: for people or for programs."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def status(
+    target: Target,
+    *,
+    namespace: Namespace = None,
+    context: Context = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="In a cluster: go on showing it until the run is over.")
+    ] = False,
+    output: Annotated[
+        Format, typer.Option("--output", "-o", help="For people or for programs.")
+    ] = Format.TEXT,
+) -> None:
+    """Show how far a run is, on this machine or in a cluster."""
+    as_json = output is Format.JSON
+    if not is_folder(target, namespace=namespace, context=context):
+        with needs("operator", command="status"):
+            from esft_cli.cluster.status import show_status
+
+        raise typer.Exit(
+            show_status(target, namespace=namespace, context=context, watch=watch, as_json=as_json)
+        )
+    if watch:
+        raise NotInAClusterError(
+            f"--watch: {target} is a folder; `esft run` shows a run on this machine while it goes on. "
+            "Fix: leave --watch out, or give --namespace for a run in a cluster"
+        )
+    _local_status(Path(target), as_json=as_json)
+
+
+def _local_status(folder: Path, *, as_json: bool) -> None:
+    from esft_cli.screen import show_status
+    from esft_local.status import read_status
+
+    found = read_status(folder)
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=2))
+    else:
+        show_status(found)
