@@ -21,7 +21,6 @@ from esft.spec.base import (
     SecretRef,
     Shaping,
     StrictModel,
-    Violation,
 )
 from esft.spec.operation import (
     Autoscaling,
@@ -46,7 +45,9 @@ from esft.spec.resource import (
     Metadata,
     fingerprint,
     immutable_differences,
+    rules_by_path,
 )
+from esft.spec.rules import Rule, Violation
 from esft.spec.training import (
     Anchor,
     DataSpec,
@@ -82,6 +83,7 @@ __all__ = [
     "Monitoring",
     "Parameters",
     "RedisSpec",
+    "Rule",
     "Sampling",
     "Schedule",
     "ScheduleKind",
@@ -97,4 +99,5 @@ __all__ = [
     "Workers",
     "fingerprint",
     "immutable_differences",
+    "rules_by_path",
 ]

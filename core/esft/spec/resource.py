@@ -1,14 +1,16 @@
-"""The whole resource, the rules between its parts, and what may change during a run."""
+"""The whole resource, all its rules, and what may change during a run."""
 
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue
 
-from esft.spec.base import Seconds, StrictModel, Violation, refuse
+from esft.problems import dotted, models_of
+from esft.spec.base import Seconds, StrictModel
 from esft.spec.operation import Checkpoint, Evaluation, Monitoring, RedisSpec, Stop, Workers
+from esft.spec.rules import SPEC_RULES, Rule
 from esft.spec.training import Decoding, Evolution, Model, TaskSpec
 
 API_VERSION = "esfinetune.dev/v1alpha1"
@@ -21,6 +23,8 @@ RISING = frozenset({"spec.evolution.generations"})  # may not fall, as generatio
 
 class ESFineTuneSpec(StrictModel):
     """One fine-tuning run."""
+
+    rules = SPEC_RULES
 
     model: Model = Field(description="The language model to fine-tune.")
     task: TaskSpec = Field(description="What the model is to learn: prompts and a reward.")
@@ -60,42 +64,6 @@ class ESFineTuneSpec(StrictModel):
         "never.",
     )
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        if violations := list(self._disagreements()):
-            refuse(*violations)
-        return self
-
-    def _disagreements(self) -> Iterator[Violation]:
-        train, test = self.task.train, self.task.test
-        prompts = self.evolution.prompts_per_generation
-        if prompts is not None and train.size is not None and prompts > train.size:
-            yield Violation(
-                "evolution.promptsPerGeneration",
-                f"must be at most task.train.size ({train.size}), got {prompts}",
-                f"set it to {train.size} or less, or null for all",
-            )
-        if test is not None and (test.source, test.seed) == (train.source, train.seed):
-            yield Violation(
-                "task.test.seed",
-                f"must differ from task.train.seed ({train.seed}), or training examples are tested on",
-                f"set `seed: {train.seed ^ 1}`, or another source",
-            )
-        if test is None:
-            for field, value in (("targetScore", self.stop.target_score), ("patience", self.stop.patience)):
-                if value is not None:
-                    yield Violation(
-                        f"stop.{field}",
-                        "needs held-out evaluation, and there is no test split",
-                        "add `task.test`, e.g. {size: 200, seed: 1}",
-                    )
-        if self.workers.autoscaling.keda is not None and self.redis.url_secret_ref is not None:
-            yield Violation(
-                "workers.autoscaling.keda",
-                "needs the operator's own Redis, whose queue it watches, and redis.urlSecretRef names another",
-                "remove one of the two",
-            )
-
 
 class Metadata(StrictModel):
     """The part of Kubernetes' ObjectMeta that matters here; the rest is kept as it is."""
@@ -129,6 +97,13 @@ class ESFineTune(StrictModel):
         exclude=True,
         description="What the operator says; ignored, so that `kubectl get -o yaml` reads back.",
     )
+
+
+def rules_by_path() -> Iterator[tuple[str, Rule[Any]]]:
+    """All rules between fields, each with the object that must keep it: `spec.workers`, from the outside in."""
+    for location, model in models_of(ESFineTuneSpec, ("spec",)):
+        for rule in getattr(model, "rules", ()):
+            yield dotted(location), rule
 
 
 def fingerprint(spec: ESFineTuneSpec) -> str:
