@@ -46,8 +46,9 @@ from esft.spec.resource import (
     fingerprint,
     immutable_differences,
     rules_by_path,
+    without_neutral,
 )
-from esft.spec.rules import Rule, Violation
+from esft.spec.rules import Rule
 from esft.spec.training import (
     Anchor,
     DataSpec,
@@ -94,10 +95,10 @@ __all__ = [
     "Storage",
     "StrictModel",
     "TaskSpec",
-    "Violation",
     "VolumeClaim",
     "Workers",
     "fingerprint",
     "immutable_differences",
     "rules_by_path",
+    "without_neutral",
 ]

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, JsonValue
 
@@ -19,6 +20,10 @@ KIND = "ESFineTune"
 # What a run's weights follow from, where its checkpoints and its queue are, and who looks after it.
 IMMUTABLE = ("model", "task", "decoding", "evolution", "checkpoint.storage", "redis", "managedBy")
 RISING = frozenset({"spec.evolution.generations"})  # may not fall, as generations may have been made already
+
+# Fields (`evolution.momentum`) that runs of an older version know nothing of, each with the value that means what those
+# runs did: at that value a field says nothing. It stays what it is when the field's default changes.
+ADDED_LATER: Final[Mapping[str, JsonValue]] = MappingProxyType({})
 
 
 class ESFineTuneSpec(StrictModel):
@@ -106,18 +111,36 @@ def rules_by_path() -> Iterator[tuple[str, Rule[Any]]]:
             yield dotted(location), rule
 
 
-def fingerprint(spec: ESFineTuneSpec) -> str:
+def fingerprint(spec: ESFineTuneSpec, added_later: Mapping[str, JsonValue] = ADDED_LATER) -> str:
     """Sixteen hex digits over what decides the result: a run of another fingerprint must not be resumed.
 
-    Fields at their default are left out, so that a later version with one more field knows its older runs.
+    Fields at their default count like all others, so that a version with another default does not take a run of other
+    settings for the same one.
     """
-    decisive = spec.model_dump(
-        mode="json", include={"model", "task", "decoding", "evolution"}, exclude_defaults=True
-    )
-    decisive.get("evolution", {}).pop("generations", None)
-    told = {section: fields for section, fields in decisive.items() if fields}
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    decisive = spec.model_dump(mode="json", include={"model", "task", "decoding", "evolution"})
+    del decisive["evolution"]["generations"]
+    stated = without_neutral(decisive, added_later)
+    canonical = json.dumps(stated, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def without_neutral(
+    fields: Mapping[str, Any], added_later: Mapping[str, JsonValue] = ADDED_LATER, *, path: str = ""
+) -> dict[str, Any]:
+    """The fields of a spec, in JSON's types, without those added later that say nothing.
+
+    Args:
+        fields: what the spec has at the path.
+        added_later: neutral values by field; of an object that is neutral as a whole, the object.
+        path: empty, or ending with a dot.
+    """
+    stated = {}
+    for name, value in fields.items():
+        field = f"{path}{name}"
+        inner = without_neutral(value, added_later, path=f"{field}.") if isinstance(value, dict) else value
+        if field not in added_later or inner != added_later[field]:
+            stated[name] = inner
+    return stated
 
 
 def immutable_differences(old: ESFineTuneSpec, new: ESFineTuneSpec) -> list[str]:
