@@ -233,6 +233,14 @@ def model_at(root: type[BaseModel], location: Location) -> type[BaseModel] | Non
     return model
 
 
+def models_of(root: type[BaseModel], location: Location = ()) -> Iterator[tuple[Location, type[BaseModel]]]:
+    """A model and all models in it with their locations, from the outside in; `location` is the first one's."""
+    yield location, root
+    for name, field in fields_of(root).items():
+        if child := _model_of(field):
+            yield from models_of(child, (*location, name))
+
+
 def fields_of(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The fields of a model by the names they have in documents."""
     return {field.alias or name: field for name, field in model.model_fields.items()}

@@ -1,7 +1,6 @@
 """The CRD's schema as a real API server takes it: the same defaults, bounds and rules as pydantic's."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,20 +10,15 @@ from pydantic import ValidationError
 
 from crd import ROOT, definition
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, pydantic_s
-from esft.problems import problems_of
 from esft.spec import ESFineTuneSpec
-from esft_operator.crd.rules import RULES
 from esft_operator.crd.schema import without_nulls
+from rule_examples import EXAMPLES, MINE, VOLUME, Example, rules_told_by
 
 pytestmark = pytest.mark.integration
 
 Try = Callable[..., dict[str, Any]]
 
-EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-URI = "s3://bucket/runs"
-VOLUME = {"size": "1Gi"}
-MINE = {"name": "mine"}
-TEST = {"size": 20, "seed": 1}
+FILES = sorted((ROOT / "examples").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +49,8 @@ FULL_CHOICES = {
 
 @pytest.mark.parametrize(
     "spec",
-    [MINIMAL, changed(FULL_CHOICES), *(yaml.safe_load(path.read_text())["spec"] for path in EXAMPLES)],
-    ids=["minimal", "choices", *(path.stem for path in EXAMPLES)],
+    [MINIMAL, changed(FULL_CHOICES), *(yaml.safe_load(path.read_text())["spec"] for path in FILES)],
+    ids=["minimal", "choices", *(path.stem for path in FILES)],
 )
 def test_defaults_are_pydantic_s(trial: Try, spec: Spec) -> None:
     assert trial(spec)["spec"] == pydantic_s(spec)
@@ -124,70 +118,20 @@ def test_an_unknown_field_is_named(trial: Try, path: str) -> None:
     assert caught.value.status == 400
 
 
-@dataclass(frozen=True)
-class Case:
-    """A rule, told by the field that it blames, and a change on each side of it."""
-
-    field: str
-    accepted: Spec
-    refused: Spec
-
-
-KEDA = {"workers.autoscaling.keda": {}, "workers.replicas": 1}
-PROMPTS = "evolution.promptsPerGeneration"
-CASES = (
-    Case(PROMPTS, {PROMPTS: 200}, {PROMPTS: 201}),
-    Case("stop.targetScore", {"stop.targetScore": 1, "task.test": TEST}, {"stop.targetScore": 1}),
-    Case("stop.patience", {"stop.patience": 1, "task.test": TEST}, {"stop.patience": 1}),
-    Case("workers.autoscaling.keda", KEDA, KEDA | {"redis.urlSecretRef": MINE}),
-    Case("workers.autoscaling.keda", KEDA, KEDA | {"workers.autoscaling.targetGenerationSeconds": 9}),
-    Case("task.test.seed", {"task.test": {"size": 1, "seed": 1}}, {"task.test": {"size": 1}}),
-    Case(
-        "task.test.seed",
-        {"task.train": {"source": "file:///a"}, "task.test": {"source": "file:///b"}},
-        {"task.train": {"source": "file:///a"}, "task.test": {"source": "file:///a"}},
-    ),
-    Case("task.train.size", {"task.train": {"source": "file:///a"}}, {"task.train": {"seed": 1}}),
-    Case("task.test.size", {"task.test": {"source": "file:///a"}}, {"task.test": {"seed": 1}}),
-    Case(
-        "evolution.population",
-        {"evolution": {"sampling": "antithetic", "population": 2}},
-        {"evolution": {"sampling": "antithetic", "population": 3}},
-    ),
-    Case("checkpoint.storage.uri", {"checkpoint.storage": {"uri": URI}}, {"checkpoint.storage": {}}),
-    Case(
-        "checkpoint.storage.uri",
-        {"checkpoint.storage": {"volumeClaim": VOLUME}},
-        {"checkpoint.storage": {"volumeClaim": VOLUME, "uri": URI}},
-    ),
-    Case("workers.minReplicas", {"workers.minReplicas": 8}, {"workers.minReplicas": 9}),
-    Case("workers.replicas", {"workers.replicas": 8}, {"workers.replicas": 9}),
-    Case("workers.replicas", {"workers": {"replicas": 0, "minReplicas": 0}}, {"workers.replicas": 0}),
-    Case("workers.replicas", KEDA, {"workers.autoscaling.keda": {}}),
-)
-
-
-def test_the_table_has_every_rule() -> None:
-    lasting = [rule for rule in RULES if "oldSelf" not in rule.cel and rule.path]
-    assert {f"{rule.path}{rule.field}" for rule in lasting} == {f"spec.{case.field}" for case in CASES}
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
-def test_both_accept(trial: Try, case: Case) -> None:
-    spec = changed(case.accepted)
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_a_rule_that_is_kept_lets_pass(trial: Try, example: Example) -> None:
+    spec = changed(example.kept)
     assert trial(spec)["spec"] == pydantic_s(spec)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.field)
-def test_both_refuse_and_name_the_same_field(trial: Try, case: Case) -> None:
-    spec = changed(case.refused)
-    ((field, message),) = causes(lambda: trial(spec)).items()
-    assert field == f"spec.{case.field}"
-    assert case.field in message
-    assert ". Fix: " in message
-    with pytest.raises(ValidationError) as caught:
-        pydantic_s(spec)
-    assert [each.path for each in problems_of(caught.value, ESFineTuneSpec, prefix=("spec",))] == [field]
+@pytest.mark.parametrize("example", EXAMPLES, ids=str)
+def test_a_rule_that_is_broken_says_what_pydantic_says_without_values(trial: Try, example: Example) -> None:
+    ((_, rule),) = rules_told_by(example)
+    said = rule.without_values()
+    found = causes(lambda: trial(changed(example.broken)))
+    ((field, message),) = found.items()
+    assert field == f"spec.{example.field}"
+    assert message.endswith(f"{example.field} {said.message}. Fix: {said.fix}")
 
 
 def test_two_faults_of_one_object_are_both_named(trial: Try) -> None:

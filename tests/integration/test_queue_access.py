@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import esft.queue
 from esft.errors import QueueAccessError, QueueUnavailableError
 from esft.queue import ReopenStatus, RunQueue, connect, define_user, observe, remove_user
 from esft.queue.access import WORKER_COMMANDS
-from queue_parts import Worker, opening
+from queue_parts import Worker, create, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ def url_of(server: Any, user: str = "esft-mine") -> str:
 def test_every_operation_of_its_own_run_is_allowed(operator: redis.Redis, worker: redis.Redis) -> None:
     operator.script_flush()
     queue = RunQueue(worker, "mine")
-    assert queue.create(fingerprint="f", log=["zero"], opening=opening(1))
+    assert create(queue, log=["zero"])
     one, two = Worker(queue, "one"), Worker(queue, "two")
     one.claim(2, generation=1)
     queue.leave("one")
@@ -57,15 +58,18 @@ def test_every_operation_of_its_own_run_is_allowed(operator: redis.Redis, worker
     two.drain(generation=1)
     for item in queue.state().opening.items:
         two.report(item, generation=1)
-    assert queue.results(1).keys() == {"a", "b", "c"}
+    assert reported(queue, 1).keys() == {"a", "b", "c"}
     assert queue.commit(generation=1, record="one", opening=opening(2)) == "one"
+    assert queue.set_policy("q", version=2)
+    wider = replace(opening(2), parameters="other")
+    assert queue.reopen(wider, instead_of=opening(2).parameters) is ReopenStatus.REOPENED
     two.claim(3, generation=2)
     two.claim(1, generation=2)
     queue.digest("two", generation=2, digest="aa")
     queue.digest("one", generation=2, digest="bb", rebuilt=True)
     queue.digest("two", generation=2, digest="aa")
     queue.heartbeat("two", ttl_milliseconds=1000)
-    assert queue.workers() == {"two": "{}"}
+    assert queue.state().workers == 1
     assert len(queue.updates(0)) == 2
     assert queue.updates(2, block_milliseconds=1) == []
     queue.finish(phase="Succeeded", reason="r", message="m", result="{}", ttl_seconds=60)
@@ -102,7 +106,7 @@ def test_no_command_is_allowed_that_is_not_needed() -> None:
         lambda client: RunQueue(client, "theirs").delete(),
         lambda client: RunQueue(client, "theirs").updates(0),
         lambda client: observe(client, {"theirs": 0}),
-        lambda client: RunQueue(client, "min").create(fingerprint="f", log=[], opening=opening()),
+        lambda client: create(RunQueue(client, "min")),
         lambda client: client.xread({"esft:{theirs}:log": "0-0"}, count=1),
         lambda client: client.eval("return redis.call('HGETALL', 'esft:{theirs}:run')", 0),
         lambda client: client.eval("return redis.call('KEYS', '*')", 0),
@@ -112,7 +116,7 @@ def test_everything_else_is_refused(
     operator: redis.Redis, worker: redis.Redis, deed: Callable[[redis.Redis], Any]
 ) -> None:
     theirs = RunQueue(operator, "theirs")
-    theirs.create(fingerprint="f", log=[], opening=opening())
+    create(theirs)
     before = theirs.state()
     with pytest.raises(QueueAccessError, match="denies this to the user in the URL") as caught:
         deed(worker)
@@ -133,7 +137,7 @@ def test_defining_a_user_again_sets_it_to_just_that(server: Any, operator: redis
 
 def test_a_removed_user_is_cut_off_at_once(operator: redis.Redis, worker: redis.Redis) -> None:
     queue = RunQueue(worker, "mine")
-    queue.create(fingerprint="f", log=[], opening=opening())
+    create(queue)
     remove_user(operator, user="esft-mine")
     remove_user(operator, user="esft-mine")
     assert all(client["user"] != "esft-mine" for client in operator.client_list())
@@ -154,7 +158,7 @@ def test_with_a_file_users_outlive_a_restart(start_redis: Callable[..., Any], tm
     server.kill()
     server.start()
     with connect(url_of(server), patience_seconds=10) as client:
-        assert RunQueue(client, "mine").create(fingerprint="f", log=[], opening=opening())
+        assert create(RunQueue(client, "mine"))
     with pytest.raises(QueueUnavailableError):
         connect(url_of(server, "esft-gone"), patience_seconds=10)
     assert PASSWORD not in file.read_text()

@@ -3,8 +3,8 @@
 import pytest
 import redis
 
-from esft.queue import Claim, ClaimStatus, Opening, RunQueue
-from queue_parts import Clock, Worker, counts, opening
+from esft.queue import ClaimStatus, Opening, RunQueue
+from queue_parts import Clock, Worker, claimed, counts, create, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -14,8 +14,8 @@ pytestmark = pytest.mark.integration
 
 def test_items_go_out_in_order_and_then_there_is_a_wait(queue: RunQueue) -> None:
     one, two = Worker(queue, "one"), Worker(queue, "two")
-    assert one.claim(2) == Claim(ClaimStatus.ITEMS, ("a", "b"), 0, 0)
-    assert two.claim(2) == Claim(ClaimStatus.ITEMS, ("c",), 0, 0)
+    assert one.claim(2) == claimed("a", "b")
+    assert two.claim(2) == claimed("c")
     waiting = two.claim()
     assert waiting.status is ClaimStatus.WAIT
     assert waiting.items == ()
@@ -23,7 +23,7 @@ def test_items_go_out_in_order_and_then_there_is_a_wait(queue: RunQueue) -> None
 
 
 def test_a_claim_for_another_generation_is_behind(queue: RunQueue) -> None:
-    assert Worker(queue, "w").claim(generation=3) == Claim(ClaimStatus.BEHIND, (), 0, 0)
+    assert Worker(queue, "w").claim(generation=3) == claimed(status=ClaimStatus.BEHIND)
 
 
 def test_a_claim_whose_reply_was_lost_can_be_repeated(queue: RunQueue) -> None:
@@ -182,21 +182,21 @@ def test_the_hint_how_long_to_wait_is_never_a_busy_loop(queue: RunQueue, clock: 
 
 def test_a_generation_with_all_reported_is_complete_for_everyone(queue: RunQueue) -> None:
     Worker(queue, "w").drain()
-    assert Worker(queue, "other").claim() == Claim(ClaimStatus.COMPLETE, (), 0, 0)
+    assert Worker(queue, "other").claim() == claimed(status=ClaimStatus.COMPLETE)
 
 
 def test_a_generation_without_items_is_complete(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "empty")
-    queue.create(fingerprint="f", log=[], opening=opening(items=""))
+    create(queue, opening(items=""))
     assert Worker(queue, "w").claim().status is ClaimStatus.COMPLETE
-    assert queue.results(0) == {}
+    assert reported(queue) == {}
     assert queue.commit(generation=0, record="r", opening=opening(1, items="")) == "r"
 
 
 def test_a_claim_may_take_very_many_items(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "large")
     items = tuple(f"member:{index}" for index in range(20_000))
-    queue.create(fingerprint="f", log=[], opening=Opening(generation=0, items=items))
+    create(queue, Opening(generation=0, items=items))
     worker = Worker(queue, "w")
     assert worker.claim(20_000, token="t").items == items
     assert worker.claim(20_000, token="t").items == items
@@ -207,7 +207,7 @@ def test_a_claim_may_take_very_many_items(redis_client: redis.Redis) -> None:
 
 def quorum_queue(redis_client: redis.Redis, clock: Clock) -> RunQueue:
     queue = RunQueue(redis_client, "quorum", clock=clock)
-    queue.create(fingerprint="f", log=[], opening=opening(items="xabcd", optional="abcd", needed=3))
+    create(queue, opening(items="xabcd", optional="abcd", needed=3))
     return queue
 
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 import redis
 
 from esft.errors import QueueUnavailableError, RunNotFoundError, SpecError
-from esft.queue import ClaimStatus, Opening, RunQueue, connect, redact
+from esft.queue import ClaimStatus, ItemResult, Opening, ReopenStatus, RunQueue, connect, redact
+from queue_parts import create
 
 pytestmark = pytest.mark.integration
 
@@ -63,7 +65,7 @@ def test_a_client_waits_for_a_server_that_is_not_itself(
         queue = RunQueue(client, "run")
         server.stop()
         with listening(server.socket) as listener:
-            created = executor.submit(queue.create, fingerprint="f", log=[], opening=opening(0))
+            created = executor.submit(create, queue, opening(0))
             connection, _ = listener.accept()
             with connection:
                 connection.recv(1_000_000)
@@ -78,7 +80,7 @@ def test_a_blocked_reader_survives_a_restart(start_redis: Callable[..., Any]) ->
     server = start_redis("--appendonly", "yes")
     with connect(server.url, patience_seconds=30) as client, ThreadPoolExecutor(1) as executor:
         queue = RunQueue(client, "run")
-        queue.create(fingerprint="f", log=[], opening=opening(0, items=0))
+        create(queue, opening(0, items=0))
         read = executor.submit(queue.updates, 0, block_milliseconds=60_000)
         wait_until(lambda: client.info("clients")["blocked_clients"] == 1)
         server.kill()
@@ -106,19 +108,19 @@ def test_with_an_append_only_file_a_restart_keeps_everything(
     server = start_redis("--appendonly", "yes")
     with connect(server.url, patience_seconds=30) as client:
         queue = RunQueue(client, "run")
-        queue.create(fingerprint="f", log=["zero"], opening=opening(1))
-        queue.join("w", fingerprint="f", ttl_milliseconds=600_000, info="about w")
+        create(queue, opening(1), log=["zero"])
+        queue.join("w", fingerprint="f", ttl_milliseconds=600_000)
         claim = queue.claim("w", generation=1, count=4, token="t", lease_milliseconds=600_000)
-        for item in claim.items:
-            queue.report("w", generation=1, item=item, result=f"result of {item}", milliseconds=7)
+        results = [ItemResult(item, f"result of {item}", 7) for item in claim.items]
+        queue.report("w", generation=1, results=results)
         queue.digest("w", generation=1, digest="aa")
         queue.commit(generation=1, record="one", opening=opening(2))
         held = queue.claim("w", generation=2, count=2, token="u", lease_milliseconds=600_000)
-        queue.report("w", generation=2, item="item:0", result="r", milliseconds=7)
-        before = (queue.state(), queue.updates(0), queue.results(2), queue.workers())
+        queue.report("w", generation=2, results=[ItemResult("item:0", "r", 7)])
+        before = (queue.state(), queue.updates(0), queue.results(2))
         getattr(server, end)()
         server.start()
-        assert (queue.state(), queue.updates(0), queue.results(2), queue.workers()) == before
+        assert (queue.state(), queue.updates(0), queue.results(2)) == before
         assert queue.digest("other", generation=1, digest="bb") == "aa"
         again = queue.claim("w", generation=2, count=2, token="u", lease_milliseconds=600_000)
         assert again.items == held.items[1:]
@@ -129,7 +131,7 @@ def test_a_server_that_lost_its_data_is_noticed(start_redis: Callable[..., Any])
     server = start_redis()
     with connect(server.url, patience_seconds=30) as client, ThreadPoolExecutor(1) as executor:
         queue = RunQueue(client, "run")
-        queue.create(fingerprint="f", log=[], opening=opening(0))
+        create(queue, opening(0))
         read = executor.submit(queue.updates, 0, block_milliseconds=60_000)
         wait_until(lambda: client.info("clients")["blocked_clients"] == 1)
         server.kill()
@@ -310,18 +312,22 @@ def test_an_operation_whose_reply_is_lost_takes_place_once(
             assert loser.lost == before + 1
             return reply
 
-        losing(queue.create, fingerprint="f", log=[], opening=opening(0))
-        assert losing(queue.join, "w", fingerprint="f", ttl_milliseconds=60_000, info="").workers == 1
+        losing(create, queue, opening(0))
+        assert losing(queue.join, "w", fingerprint="f", ttl_milliseconds=60_000).workers == 1
         claim = losing(queue.claim, "w", generation=0, count=2, token="t", lease_milliseconds=60_000)
         assert claim.items == ("item:0", "item:1")
         assert direct.state().outstanding == 2
-        outcome = losing(queue.report, "w", generation=0, item="item:0", result="r", milliseconds=1)
-        assert outcome.accepted
+        first = [ItemResult("item:0", "r", 1)]
+        assert losing(queue.report, "w", generation=0, results=first)[0].accepted
         assert direct.state().done == 1
         losing(queue.leave, "w")
         assert direct.state().todo == 3
-        for item in queue.claim("w", generation=0, count=9, token="u", lease_milliseconds=60_000).items:
-            queue.report("w", generation=0, item=item, result="r", milliseconds=1)
+        assert losing(queue.set_policy, "q", version=2)
+        other = replace(opening(0), parameters="other")
+        assert losing(queue.reopen, other, instead_of="") is ReopenStatus.RUNNING
+        assert (direct.state().policy, direct.state().opening, direct.state().todo) == ("q", other, 4)
+        claim = queue.claim("w", generation=0, count=9, token="u", lease_milliseconds=60_000)
+        queue.report("w", generation=0, results=[ItemResult(item, "r", 1) for item in claim.items])
         assert losing(queue.commit, generation=0, record="record", opening=opening(1)) == "record"
         assert losing(queue.digest, "w", generation=0, digest="aa") == "aa"
         assert losing(queue.digest, "x", generation=0, digest="bb") == "aa"
@@ -329,7 +335,7 @@ def test_an_operation_whose_reply_is_lost_takes_place_once(
         assert losing(queue.finish, phase="Failed", reason="r", message="m", ttl_seconds=60).phase == "Failed"
         counters = direct.state().counters
         assert {name: count for name, count in counters.items() if count} == {
-            "reported": 4,
+            "reported": 5,
             "digest_mismatches": 1,
         }
     loser.close()
@@ -342,7 +348,7 @@ def test_many_workers_at_once(redis_url: str, redis_client: redis.Redis) -> None
     """Eight workers, some leaving in mid-item, close 15 generations: every item counts once in each."""
     generations, items = 15, 24
     main = RunQueue(redis_client, "race")
-    main.create(fingerprint="f", log=[], opening=opening(0, items))
+    create(main, opening(0, items))
 
     def work(number: int) -> None:
         whims = random.Random(number)
@@ -350,7 +356,7 @@ def test_many_workers_at_once(redis_url: str, redis_client: redis.Redis) -> None
         tokens = itertools.count()
         with connect(redis_url, patience_seconds=30) as client:
             queue = RunQueue(client, "race")
-            queue.join(name, fingerprint="f", ttl_milliseconds=60_000, info="")
+            queue.join(name, fingerprint="f", ttl_milliseconds=60_000)
             generation = 0
             while generation < generations:
                 claim = queue.claim(
@@ -364,19 +370,15 @@ def test_many_workers_at_once(redis_url: str, redis_client: redis.Redis) -> None
                     for item in claim.items:
                         if whims.random() < 0.1:
                             queue.leave(name)
-                            queue.join(name, fingerprint="f", ttl_milliseconds=60_000, info="")
+                            queue.join(name, fingerprint="f", ttl_milliseconds=60_000)
                             break
-                        queue.report(
-                            name,
-                            generation=generation,
-                            item=item,
-                            result=f"{generation} {item}",
-                            milliseconds=1,
-                        )
+                        result = ItemResult(item, f"{generation} {item}", 1)
+                        queue.report(name, generation=generation, results=[result])
                 elif claim.status is ClaimStatus.COMPLETE:
-                    results = queue.results(generation)
-                    if results:  # else another has just closed it
-                        assert results == {item: f"{generation} {item}" for item in opening(0, items).items}
+                    closing = queue.results(generation)
+                    if closing is not None:  # else another has just closed it
+                        expected = {item: f"{generation} {item}" for item in opening(0, items).items}
+                        assert closing.results == expected
                         queue.commit(
                             generation=generation,
                             record=f"{generation} by {name}",

@@ -23,9 +23,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from esft.errors import SpecError
-from esft.queue import ClaimStatus, RunQueue, observe
-from queue_model import Model, make_opening
+from esft.errors import SpecError, VersionError
+from esft.queue import Claim, ClaimStatus, GenerationResults, ItemResult, Opening, RunQueue, observe
+from esft.versions import FORMAT_VERSION, Versions
+from queue_model import MOST_OPTIONAL, MOST_REQUIRED, Model, make_opening
+from queue_parts import create
 
 # When it fails, finding the shortest example takes up to 5 minutes.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -37,9 +39,12 @@ workers = st.sampled_from(WORKERS)
 lost_reply = st.booleans()
 openings = st.builds(
     lambda required, optional, needed: (required, optional, min(needed, optional)),
-    st.integers(0, 2),
-    st.integers(0, 4),
-    st.integers(0, 4),
+    st.integers(0, MOST_REQUIRED),
+    st.integers(0, MOST_OPTIONAL),
+    st.integers(0, MOST_OPTIONAL),
+)
+some_items = st.lists(
+    st.sampled_from(make_opening(0, (MOST_REQUIRED, MOST_OPTIONAL, 0), "").items), min_size=1, max_size=3
 )
 
 
@@ -49,18 +54,24 @@ class QueueMachine(RuleBasedStateMachine):
     client: ClassVar[redis.Redis]
     numbers: "ClassVar[itertools.count[int]]" = itertools.count()
 
-    @initialize(shape=openings, records=st.integers(0, 2))
-    def create(self, shape: tuple[int, int, int], records: int) -> None:
+    @initialize(shape=openings, records=st.integers(0, 2), version=st.sampled_from([1, 9]))
+    def create(self, shape: tuple[int, int, int], records: int, version: int) -> None:
         self.queue = RunQueue(self.client, f"machine-{next(self.numbers)}", clock=lambda: self.model.now)
-        opening = make_opening(records, shape)
-        self.model = Model(opening, log=[f"seeded {index}" for index in range(records)])
+        self.texts = (f"text {number}" for number in itertools.count())
+        opening = self.new_opening(records, shape)
+        log = [f"seeded {index}" for index in range(records)]
+        self.model = Model(opening, policy="first", policy_version=version, log=log)
         self.model.open(opening)
         # The same tokens for all: a claim is known by its worker and its token.
         self.tokens = {worker: itertools.count() for worker in WORKERS}
-        assert self.queue.create(fingerprint="f", log=self.model.log, opening=opening)
+        assert create(self.queue, opening, log=log, policy="first", version=version)
         for worker in WORKERS[:2]:
             self.join(worker, lost=False)
-        assert not self.queue.create(fingerprint="g", log=[], opening=make_opening(0, (1, 1, 1)))
+        assert not create(self.queue, fingerprint="g", policy="second", version=version + 1)
+
+    def new_opening(self, generation: int, shape: tuple[int, int, int]) -> Opening:
+        """Another opening: no two of a run have the same parameters."""
+        return make_opening(generation, shape, next(self.texts))
 
     @rule(milliseconds=st.sampled_from([1, 499, 2_000, 2_001, 10_000, 31_000]))
     def time_passes(self, milliseconds: int) -> None:
@@ -75,9 +86,9 @@ class QueueMachine(RuleBasedStateMachine):
         if not self.model.finished:
             self.model.release(lambda holder: holder.worker == worker)
             self.model.workers[worker] = self.model.now + TTL
-        state = self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL, info="")
+        state = self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL)
         if lost:
-            assert self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL, info="") == state
+            assert self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL) == state
         assert state == self.queue.state()
 
     @rule(worker=workers)
@@ -113,38 +124,40 @@ class QueueMachine(RuleBasedStateMachine):
                 lease_milliseconds=lease,
             )
             assert (claim.status, claim.items) == expected
-            assert claim.generation == self.model.opening.generation
+            self.claim_is_of_the_open_generation(claim)
             waits = claim.status is ClaimStatus.WAIT
             assert (10 <= claim.wait_milliseconds <= 1000) if waits else claim.wait_milliseconds == 0
 
-    @precondition(lambda self: self.model.opening.items)
-    @rule(data=st.data(), worker=workers, milliseconds=st.sampled_from([0, 333, 1_500]), lost=lost_reply)
-    def report_anything(self, data: st.DataObject, worker: str, milliseconds: int, lost: bool) -> None:
-        item = data.draw(st.sampled_from(self.model.opening.items))
-        self.report(worker, item, milliseconds, 2 if lost else 1)
+    def claim_is_of_the_open_generation(self, claim: Claim) -> None:
+        model = self.model
+        assert claim.generation == model.opening.generation
+        assert (claim.parameters, claim.policy) == (model.opening.parameters, model.policy)
+
+    @rule(items=some_items, worker=workers, milliseconds=st.sampled_from([0, 333, 1_500]), lost=lost_reply)
+    def report_anything(self, items: list[str], worker: str, milliseconds: int, lost: bool) -> None:
+        self.report(worker, items, milliseconds, 2 if lost else 1)
 
     @precondition(lambda self: self.model.leases)
     @rule(data=st.data(), milliseconds=st.sampled_from([333, 1_500, 9_000]), lost=lost_reply)
     def report_what_is_held(self, data: st.DataObject, milliseconds: int, lost: bool) -> None:
         item = data.draw(st.sampled_from(sorted(self.model.leases)))
         holder = data.draw(st.sampled_from(self.model.leases[item]))
-        self.report(holder.worker, item, milliseconds, 2 if lost else 1)
+        self.report(holder.worker, [item], milliseconds, 2 if lost else 1)
 
-    def report(self, worker: str, item: str, milliseconds: int, times: int) -> None:
+    def report(self, worker: str, items: list[str], milliseconds: int, times: int) -> None:
         generation = self.model.opening.generation
-        result = f"{item} by {worker}"
+        results = [ItemResult(item, f"{item} by {worker}", milliseconds) for item in items]
         for _ in range(times):
-            accepted = self.model.report(worker, generation, item, result, milliseconds)
-            outcome = self.queue.report(
-                worker, generation=generation, item=item, result=result, milliseconds=milliseconds
-            )
-            assert outcome.accepted == accepted
-            assert outcome.complete == (self.model.closable and not self.model.finished)
+            accepted = [self.model.report(worker, generation, result) for result in results]
+            outcomes = self.queue.report(worker, generation=generation, results=results)
+            assert [outcome.accepted for outcome in outcomes] == accepted
+            complete = self.model.closable and not self.model.finished
+            assert {outcome.complete for outcome in outcomes} == {complete}
 
     @rule(shape=openings, lost=lost_reply)
     def commit(self, shape: tuple[int, int, int], lost: bool) -> None:
         generation = self.model.opening.generation
-        opening = make_opening(generation + 1, shape)
+        opening = self.new_opening(generation + 1, shape)
         record = f"record of {generation}"
         if self.model.finished:
             assert self.queue.commit(generation=generation, record=record, opening=opening) is None
@@ -164,7 +177,7 @@ class QueueMachine(RuleBasedStateMachine):
     def commit_that_lost_the_race(self, data: st.DataObject, shape: tuple[int, int, int]) -> None:
         generation = data.draw(st.integers(max(0, len(self.model.log) - 2), len(self.model.log) - 1))
         committed = self.queue.commit(
-            generation=generation, record="too late", opening=make_opening(generation + 1, shape)
+            generation=generation, record="too late", opening=self.new_opening(generation + 1, shape)
         )
         assert committed == self.model.log[generation]
 
@@ -185,21 +198,24 @@ class QueueMachine(RuleBasedStateMachine):
     def calls_that_come_to_nothing(self, worker: str, offset: int) -> None:
         model, generation = self.model, self.model.opening.generation + offset
         with pytest.raises(SpecError):
-            self.queue.join(worker, fingerprint="g", ttl_milliseconds=TTL, info="")
+            self.queue.join(worker, fingerprint="g", ttl_milliseconds=TTL)
+        older = Versions(format=FORMAT_VERSION - 1)
+        with pytest.raises(VersionError):
+            self.queue.join(worker, fingerprint="f", ttl_milliseconds=TTL, versions=older)
 
         claim = self.queue.claim(worker, generation=generation, count=1, token="t", lease_milliseconds=1)
         assert claim.status is (ClaimStatus.FINISHED if model.finished else ClaimStatus.BEHIND)
-        assert claim.generation == model.opening.generation
+        self.claim_is_of_the_open_generation(claim)
 
-        model.report(worker, generation, "member:0", "stale", 1)
-        outcome = self.queue.report(
-            worker, generation=generation, item="member:0", result="stale", milliseconds=1
-        )
+        stale = ItemResult("member:0", "stale", 1)
+        model.report(worker, generation, stale)
+        (outcome,) = self.queue.report(worker, generation=generation, results=[stale])
         assert (outcome.accepted, outcome.complete) == (False, False)
+        assert self.queue.results(generation) is None
 
         future = model.opening.generation + 1
         with pytest.raises(ValueError, match="is not open yet"):
-            self.queue.commit(generation=future, record="r", opening=make_opening(future + 1, (1, 1, 1)))
+            self.queue.commit(generation=future, record="r", opening=self.new_opening(future + 1, (1, 1, 1)))
 
     @rule(worker=workers, digest=st.sampled_from(["aa", "bb"]), rebuilt=st.booleans(), lost=lost_reply)
     def digest(self, worker: str, digest: str, rebuilt: bool, lost: bool) -> None:
@@ -225,21 +241,45 @@ class QueueMachine(RuleBasedStateMachine):
             assert (state.phase, state.reason, state.result) == (phase, "Reason", "{}")
             self.model.phase = phase
 
+    @rule(newer=st.sampled_from([-1, 0, 1, 9]), lost=lost_reply)
+    def set_policy(self, newer: int, lost: bool) -> None:
+        policy, version = next(self.texts), self.model.policy_version + newer
+        for _ in range(2 if lost else 1):
+            assert self.queue.set_policy(policy, version=version) == self.model.set_policy(policy, version)
+
     @precondition(lambda self: self.model.finished)
     @rule(shape=openings, offset=st.sampled_from([0, 0, 1]), leaving=st.booleans(), lost=lost_reply)
-    def reopen(self, shape: tuple[int, int, int], offset: int, leaving: bool, lost: bool) -> None:
+    def reopen_what_has_ended(
+        self, shape: tuple[int, int, int], offset: int, leaving: bool, lost: bool
+    ) -> None:
         if leaving:
             for worker in WORKERS:
                 self.leave(worker)
-        opening = make_opening(self.model.opening.generation + offset, shape)
-        for _ in range(2 if lost else 1):
-            assert self.queue.reopen(opening) is self.model.reopen(opening)
+        self.reopen(offset, shape, "", 2 if lost else 1)
+
+    @rule(
+        shape=openings,
+        offset=st.sampled_from([0, 0, 0, 1]),
+        instead_of=st.sampled_from(["present", "present", "former", ""]),
+        lost=lost_reply,
+    )
+    def replace_the_opening(
+        self, shape: tuple[int, int, int], offset: int, instead_of: str, lost: bool
+    ) -> None:
+        known = {"present": self.model.opening.parameters, "former": self.model.former_parameters}
+        self.reopen(offset, shape, known.get(instead_of, ""), 2 if lost else 1)
+
+    def reopen(self, offset: int, shape: tuple[int, int, int], instead_of: str, times: int) -> None:
+        opening = self.new_opening(self.model.opening.generation + offset, shape)
+        for _ in range(times):
+            expected = self.model.reopen(opening, instead_of)
+            assert self.queue.reopen(opening, instead_of=instead_of) is expected
 
     @invariant()
     def queue_is_as_the_model(self) -> None:
         model, state = self.model, self.queue.state()
         assert state.opening == model.opening
-        assert state.finished == model.finished
+        assert (state.finished, state.policy) == (model.finished, model.policy)
         assert (state.done, state.outstanding, state.todo) == (
             len(model.results),
             len(model.leases),
@@ -247,9 +287,11 @@ class QueueMachine(RuleBasedStateMachine):
         )
         assert state.counters == {**model.counters, "digest_mismatches": len(model.mismatches)}
         assert state.workers == model.living
-        assert self.queue.results(model.opening.generation) == {
-            item: result for item, (_, result) in model.results.items()
-        }
+        assert self.queue.results(model.opening.generation) == GenerationResults(
+            parameters=model.opening.parameters,
+            policy=model.policy,
+            results={item: result for item, (_, result) in model.results.items()},
+        )
 
     @invariant()
     def no_item_is_lost_or_held_by_more_than_two(self) -> None:
@@ -289,7 +331,7 @@ class QueueMachine(RuleBasedStateMachine):
         model, generation = self.model, self.model.opening.generation
         if not model.finished:
             model.now += 700_000_000
-            self.queue.join("fresh", fingerprint="f", ttl_milliseconds=TTL, info="")
+            self.queue.join("fresh", fingerprint="f", ttl_milliseconds=TTL)
             missing = set(model.opening.items) - set(model.results)
             while missing:
                 claim = self.queue.claim(
@@ -302,11 +344,12 @@ class QueueMachine(RuleBasedStateMachine):
                 if claim.status is ClaimStatus.COMPLETE:
                     break
                 assert claim.items
-                for item in claim.items:
-                    missing.remove(item)
-                    self.queue.report("fresh", generation=generation, item=item, result="", milliseconds=0)
+                assert missing >= set(claim.items)
+                missing -= set(claim.items)
+                results = [ItemResult(item, "", 0) for item in claim.items]
+                self.queue.report("fresh", generation=generation, results=results)
             assert not missing
-            opening = make_opening(generation + 1, (1, 1, 1))
+            opening = self.new_opening(generation + 1, (1, 1, 1))
             assert self.queue.commit(generation=generation, record="last", opening=opening) == "last"
         self.queue.delete()
         assert self.client.keys(f"esft:{{{self.queue.run}}}:*") == []

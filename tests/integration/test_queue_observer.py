@@ -9,7 +9,7 @@ import redis
 
 from esft.errors import QueueUnavailableError, UnreadableRunError
 from esft.queue import Entry, Observation, RunQueue, connect, observe
-from queue_parts import Worker, opening
+from queue_parts import Worker, create, opening
 
 pytestmark = pytest.mark.integration
 
@@ -18,7 +18,7 @@ def make_runs(client: redis.Redis, number: int, *, records: int = 0) -> list[Run
     queues = [RunQueue(client, f"run-{index}") for index in range(number)]
     for queue in queues:
         log = [f"{queue.run} record {index}" for index in range(records)]
-        queue.create(fingerprint="f", log=log, opening=opening(records))
+        create(queue, log=log)
     return queues
 
 
@@ -101,7 +101,7 @@ def test_a_reply_that_passes_is_said_as_such(start_redis: Callable[..., Any]) ->
 
 def test_a_run_that_cannot_be_read_hides_no_other(redis_client: redis.Redis) -> None:
     redis_client.set("esft:{run-0}:run", "no hash")
-    RunQueue(redis_client, "run-1").create(fingerprint="f", log=[], opening=opening())
+    create(RunQueue(redis_client, "run-1"))
     seen = observe(redis_client, {"run-0": 0, "run-1": 0})
     assert isinstance(seen["run-0"], UnreadableRunError)
     assert "WRONGTYPE" in str(seen["run-0"])

@@ -1,14 +1,16 @@
 """How a run begins and ends, its workers, keys and arguments, against a real server."""
 
+import re
 import time
 
 import pytest
 import redis
 from redis.crc import key_slot
 
-from esft.errors import RunNotFoundError, SpecError
-from esft.queue import Claim, ClaimStatus, Entry, Heartbeat, RunQueue, RunState
-from queue_parts import Clock, Worker, counts, opening
+from esft.errors import RunNotFoundError, SpecError, VersionError
+from esft.queue import ClaimStatus, Entry, Heartbeat, ItemResult, RunQueue, RunState
+from esft.versions import FORMAT_VERSION, NOISE_VERSION, Versions
+from queue_parts import Clock, Worker, claimed, counts, create, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -18,8 +20,9 @@ COUNTERS = ("reported", "duplicates", "stale", "leases_expired", "backups", "dig
 
 
 def test_the_first_to_create_a_run_wins(queue: RunQueue) -> None:
-    assert not queue.create(fingerprint="other", log=["x"], opening=opening(1))
-    assert queue.state().opening == opening()
+    before = queue.state()
+    assert not create(queue, log=["x"], fingerprint="other", policy="q", version=2)
+    assert queue.state() == before
 
 
 def test_a_new_run_is_running_with_everything_to_do(queue: RunQueue) -> None:
@@ -30,6 +33,7 @@ def test_a_new_run_is_running_with_everything_to_do(queue: RunQueue) -> None:
         result=None,
         measures="",
         opening=opening(),
+        policy="p",
         done=0,
         outstanding=0,
         todo=3,
@@ -41,26 +45,62 @@ def test_a_new_run_is_running_with_everything_to_do(queue: RunQueue) -> None:
 def test_a_run_can_be_created_with_a_log(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "resumed")
     log = ["zero", "one", "two"]
-    assert queue.create(fingerprint="f", log=log, opening=opening(3))
+    assert create(queue, log=log)
     assert queue.updates(0) == [Entry(record=record, telemetry={}) for record in log]
     Worker(queue, "w").drain(generation=3)
     assert queue.commit(generation=3, record="three", opening=opening(4)) == "three"
     assert [entry.record for entry in queue.updates(2)] == ["two", "three"]
     with pytest.raises(ValueError, match="generation 5, but 3 is next"):
-        queue.create(fingerprint="f", log=log, opening=opening(5))
+        create(queue, opening(5), log=log)
 
 
 def test_join_registers_a_worker_and_returns_the_state(queue: RunQueue) -> None:
-    state = queue.join("w", fingerprint="f", ttl_milliseconds=1000, info='{"gpu": "H200"}')
+    state = queue.join("w", fingerprint="f", ttl_milliseconds=1000)
     assert state == queue.state()
     assert state.workers == 1
-    assert queue.workers() == {"w": '{"gpu": "H200"}'}
 
 
 def test_join_refuses_another_specification(queue: RunQueue) -> None:
     with pytest.raises(SpecError, match=r"fingerprint f, here g"):
-        queue.join("w", fingerprint="g", ttl_milliseconds=1000, info="")
+        queue.join("w", fingerprint="g", ttl_milliseconds=1000)
     assert queue.state().workers == 0
+
+
+@pytest.mark.parametrize(
+    "versions",
+    [
+        Versions(format=FORMAT_VERSION - 1, release="0.1.7"),
+        Versions(format=FORMAT_VERSION + 1, release="3.0.0"),
+        Versions(noise=NOISE_VERSION + 1, release="3.0.1"),
+    ],
+)
+def test_join_refuses_other_versions_and_names_the_image(
+    redis_client: redis.Redis, versions: Versions
+) -> None:
+    queue = RunQueue(redis_client, "other")
+    create(queue, fingerprint="g", versions=versions)
+    image = re.escape(f"esfinetune/worker:{versions.release} ")
+    with pytest.raises(VersionError, match=rf"run other was begun by .* image {image}"):
+        queue.join("w", fingerprint="f", ttl_milliseconds=1000)
+    assert queue.state().workers == 0
+    assert queue.join("w", fingerprint="g", ttl_milliseconds=1000, versions=versions).workers == 1
+
+
+def test_join_refuses_what_was_begun_before_there_were_versions(
+    queue: RunQueue, redis_client: redis.Redis
+) -> None:
+    worker = Worker(queue, "w")
+    worker.claim(2)
+    before = queue.state()
+    redis_client.hdel(queue.keys[0], "contract", "release")
+    with pytest.raises(VersionError, match=r"\(no version\).* image esfinetune/worker:0\.1\.0 "):
+        worker.join()
+    assert queue.state() == before
+
+
+def test_another_release_of_the_same_contract_may_join(queue: RunQueue) -> None:
+    other = Versions(release="0.9.9")
+    assert queue.join("w", fingerprint="f", ttl_milliseconds=1000, versions=other).workers == 1
 
 
 def test_join_again_gives_the_former_leases_back(queue: RunQueue) -> None:
@@ -73,19 +113,20 @@ def test_join_again_gives_the_former_leases_back(queue: RunQueue) -> None:
 def test_every_operation_on_an_absent_run_says_so(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "absent")
     operations = [
-        lambda: queue.join("w", fingerprint="f", ttl_milliseconds=1, info=""),
+        lambda: queue.join("w", fingerprint="f", ttl_milliseconds=1),
         lambda: queue.heartbeat("w", ttl_milliseconds=1),
         lambda: queue.leave("w"),
         lambda: queue.claim("w", generation=0, count=1, token="t", lease_milliseconds=None),
-        lambda: queue.report("w", generation=0, item="a", result="", milliseconds=1),
+        lambda: queue.report("w", generation=0, results=[ItemResult("a", "", 1)]),
         lambda: queue.results(0),
         lambda: queue.commit(generation=0, record="", opening=opening(1)),
         lambda: queue.updates(0),
         lambda: queue.updates(0, block_milliseconds=1000),
         lambda: queue.digest("w", generation=0, digest="d"),
         lambda: queue.finish(phase="Failed", reason="", message="", ttl_seconds=1),
+        lambda: queue.set_policy("p", version=1),
+        lambda: queue.reopen(opening(), instead_of=opening().parameters),
         queue.state,
-        queue.workers,
     ]
     for operation in operations:
         with pytest.raises(RunNotFoundError, match="no run absent"):
@@ -95,7 +136,7 @@ def test_every_operation_on_an_absent_run_says_so(redis_client: redis.Redis) -> 
 
 def test_two_runs_do_not_see_each_other(queue: RunQueue, redis_client: redis.Redis) -> None:
     other = RunQueue(redis_client, "run-2")
-    assert other.create(fingerprint="g", log=[], opening=opening(items="xyz"))
+    assert create(other, opening(items="xyz"), fingerprint="g")
     Worker(queue, "w").drain()
     queue.commit(generation=0, record="r", opening=opening(1))
     assert counts(other.state()) == (0, 0, 3)
@@ -115,7 +156,6 @@ def test_heartbeat_keeps_a_worker_and_tells_where_the_run_is(queue: RunQueue, cl
     assert queue.state().workers == 1
     clock.now += 1
     assert queue.state().workers == 0
-    assert queue.workers() == {}
 
 
 def test_heartbeat_brings_a_worker_back(queue: RunQueue, clock: Clock) -> None:
@@ -123,7 +163,7 @@ def test_heartbeat_brings_a_worker_back(queue: RunQueue, clock: Clock) -> None:
     clock.now += 5000
     Worker(queue, "other").claim()
     queue.heartbeat("w", ttl_milliseconds=1000)
-    assert queue.workers() == {"other": "{}", "w": ""}
+    assert queue.state().workers == 2
 
 
 def test_leave_gives_the_items_back_to_the_front(queue: RunQueue) -> None:
@@ -161,7 +201,7 @@ def test_after_the_finish_nothing_more_happens(queue: RunQueue, redis_client: re
     for item in "ab":
         one.report(item)
     queue.finish(phase="Failed", reason="Deadline", message="", ttl_seconds=600)
-    assert one.claim() == Claim(ClaimStatus.FINISHED, (), 0, 0)
+    assert one.claim() == claimed(status=ClaimStatus.FINISHED)
     assert one.report("a") == (False, False)
     assert queue.commit(generation=0, record="r", opening=opening(1)) is None
     assert queue.updates(0) == []
@@ -200,7 +240,14 @@ def test_delete_leaves_no_key_and_none_comes_back(queue: RunQueue, redis_client:
     queue.delete()
     queue.delete()
     assert redis_client.keys() == []
-    for operation in (worker.claim, worker.join, lambda: worker.report("a"), lambda: queue.leave("w")):
+    operations = [
+        worker.claim,
+        worker.join,
+        lambda: worker.report("a"),
+        lambda: queue.leave("w"),
+        lambda: queue.set_policy("p", version=2),
+    ]
+    for operation in operations:
         with pytest.raises(RunNotFoundError):
             operation()
     assert redis_client.keys() == []
@@ -211,16 +258,17 @@ def test_a_re_created_run_knows_nothing_of_its_predecessor(queue: RunQueue) -> N
     queue.digest("w", generation=0, digest="aa")
     queue.commit(generation=0, record="r", opening=opening(1))
     queue.delete()
-    assert queue.create(fingerprint="g", log=[], opening=opening())
+    assert create(queue, policy="new")
     assert queue.updates(0) == []
     assert queue.digest("w", generation=0, digest="bb") == "bb"
-    assert queue.workers() == {}
+    assert queue.state().workers == 0
+    assert queue.state().policy == "new"
 
 
 def test_what_is_left_of_a_run_does_not_spoil_the_next(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "run-9")
     redis_client.xadd("esft:{run-9}:log", {"record": "old"}, id="7-0")
-    assert queue.create(fingerprint="f", log=[], opening=opening())
+    assert create(queue)
     Worker(queue, "w").drain()
     assert queue.commit(generation=0, record="r", opening=opening(1)) == "r"
     assert [entry.record for entry in queue.updates(0)] == ["r"]
@@ -248,15 +296,17 @@ def test_a_client_that_returns_bytes_will_do(queue: RunQueue, redis_url: str) ->
         assert other.state() == queue.state()
         worker = Worker(other, "w")
         worker.drain()
-        assert other.results(0) == {"a": "1", "b": "1", "c": "1"}
+        assert other.results(0) == queue.results(0)
+        assert reported(other) == {"a": "1", "b": "1", "c": "1"}
         assert other.commit(generation=0, record="r", opening=opening(1)) == "r"
         assert [entry.record for entry in other.updates(0)] == ["r"]
-        assert other.workers() == {"w": "{}"}
+        assert worker.claim(generation=1) == claimed("a", generation=1)
+        assert worker.claim() == claimed(status=ClaimStatus.BEHIND, generation=1)
 
 
 def test_without_a_clock_the_servers_is_used(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "timed")
-    queue.create(fingerprint="f", log=[], opening=opening())
+    create(queue)
     worker = Worker(queue, "w", ttl=60_000)
     seconds, _ = redis_client.time()
     expiry = redis_client.zscore("esft:{timed}:workers", "w")

@@ -1,13 +1,18 @@
-"""A run that has succeeded goes further: reopen, against a real server."""
+"""A generation is opened again, of a run that has succeeded or that goes on: reopen, against a real server."""
+
+from dataclasses import replace
 
 import pytest
 import redis
 
 from esft.errors import RunNotFoundError
-from esft.queue import ClaimStatus, ReopenStatus, RunQueue
-from queue_parts import Clock, Worker, counts, opening
+from esft.queue import ClaimStatus, Opening, ReopenStatus, RunQueue
+from queue_parts import Clock, Worker, counts, opening, reported
 
 pytestmark = pytest.mark.integration
+
+
+# after the run has succeeded
 
 
 def succeed(queue: RunQueue, *, reason: str = "GenerationsDone") -> None:
@@ -27,7 +32,7 @@ def test_a_run_that_has_succeeded_goes_on_at_its_generation(
     queue.leave("w")
     longer = opening(1, items="defg", optional="defg", needed=4)
 
-    assert queue.reopen(longer) is ReopenStatus.REOPENED
+    assert queue.reopen(longer, instead_of="no matter") is ReopenStatus.REOPENED
 
     state = queue.state()
     assert (state.phase, state.reason, state.message, state.result) == ("Running", "", "", None)
@@ -78,12 +83,101 @@ def test_reopening_waits_for_the_workers_of_the_former_opening(queue: RunQueue, 
     clock.now += 900
     queue.heartbeat(slow.name, ttl_milliseconds=1000)  # in the middle of an item: has not seen the end
     clock.now += 900
-    assert queue.workers() == {"slow": "{}"}, f"{dead.name} has dropped out"
+    assert queue.state().workers == 1, f"{dead.name} has dropped out"
     assert queue.reopen(opening()) is ReopenStatus.OCCUPIED
     assert slow.report("a") == (False, False)
     queue.leave("slow")
     assert queue.reopen(opening()) is ReopenStatus.REOPENED
     assert counts(queue.state()) == (0, 0, 3)
+
+
+# while the run goes on
+
+
+def other_opening(generation: int = 0) -> Opening:
+    return replace(opening(generation, items="adef", optional="def", needed=3), parameters="other")
+
+
+def test_an_open_generation_is_replaced_and_what_it_had_is_forgotten(queue: RunQueue, clock: Clock) -> None:
+    one, two = Worker(queue, "one"), Worker(queue, "two")
+    one.claim(2, lease=600_000)
+    two.claim(lease=1_000)
+    one.report("a", milliseconds=50_000)
+    clock.now += 1_000
+
+    assert queue.reopen(other_opening(), instead_of=opening().parameters) is ReopenStatus.REOPENED
+
+    state = queue.state()
+    assert (state.phase, state.opening, state.workers) == ("Running", other_opening(), 2)
+    assert (counts(state), reported(queue)) == ((0, 0, 4), {})
+    assert one.claim(4).items == ("a", "d", "e", "f")
+    assert queue.leave("two") == 0, "its lease went with the opening"
+    for item in "def":
+        assert one.report(item) == (True, False)
+    with pytest.raises(ValueError, match="lacks results"):
+        queue.commit(generation=0, record="r", opening=opening(1))
+    assert one.report("a") == (True, True)
+    assert queue.commit(generation=0, record="r", opening=opening(1)) == "r"
+    (entry,) = queue.updates(0)
+    assert entry.telemetry["item_milliseconds"] == 400, "of the items that count"
+    assert queue.state().counters["leases_expired"] == 0
+
+
+def test_replacing_the_opening_again_changes_nothing(queue: RunQueue) -> None:
+    one, two = Worker(queue, "one"), Worker(queue, "two")
+    assert queue.reopen(other_opening(), instead_of=opening().parameters) is ReopenStatus.REOPENED
+    one.report("a")
+    two.claim(2)
+    before = queue.state()
+    assert queue.reopen(other_opening(), instead_of=opening().parameters) is ReopenStatus.RUNNING
+    assert queue.state() == before
+    assert reported(queue) == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("generation", "instead_of"),
+    [
+        (0, ""),
+        (0, "other"),
+        (0, opening().parameters + " "),
+        (1, opening().parameters),
+    ],
+)
+def test_an_opening_is_replaced_only_by_who_knows_it(
+    queue: RunQueue, generation: int, instead_of: str
+) -> None:
+    Worker(queue, "w").claim(2)
+    before = queue.state()
+    assert queue.reopen(other_opening(generation), instead_of=instead_of) is ReopenStatus.RUNNING
+    assert queue.state() == before
+
+
+def test_one_who_is_late_replaces_no_later_generation(queue: RunQueue) -> None:
+    Worker(queue, "w").drain()
+    queue.commit(generation=0, record="r", opening=opening(1))  # with the same parameters
+    before = queue.state()
+    assert queue.reopen(other_opening(), instead_of=opening().parameters) is ReopenStatus.RUNNING
+    assert queue.state() == before
+
+
+def test_a_late_report_of_the_former_opening_does_no_harm(queue: RunQueue) -> None:
+    one, late = Worker(queue, "one"), Worker(queue, "late")
+    assert late.claim(3, token="t").items == ("a", "b", "c")
+    queue.reopen(other_opening(), instead_of=opening().parameters)
+    assert one.claim(3).items == ("a", "d", "e")
+    assert late.report("b", milliseconds=90_000) == (False, False)
+    assert (counts(queue.state()), reported(queue)) == ((0, 3, 1), {})
+    assert queue.state().counters["stale"] == 1
+    assert late.claim(3, token="t").items == ("f",), "the former claim holds nothing any more"
+    assert late.report("a", result="first") == (True, False), "an item of both openings"
+    assert one.report("a", result="second") == (False, False)
+    for item in "def":
+        one.report(item)
+    assert reported(queue) == {"a": "first", "d": "1", "e": "1", "f": "1"}
+    assert one.claim().status is ClaimStatus.COMPLETE
+
+
+# its end, its absence
 
 
 def test_a_run_that_went_on_can_end_again(queue: RunQueue, redis_client: redis.Redis) -> None:
@@ -96,6 +190,7 @@ def test_a_run_that_went_on_can_end_again(queue: RunQueue, redis_client: redis.R
 
 
 def test_an_absent_run_is_not_made_by_reopening(redis_client: redis.Redis) -> None:
-    with pytest.raises(RunNotFoundError):
-        RunQueue(redis_client, "absent").reopen(opening())
+    for instead_of in ("", opening().parameters):
+        with pytest.raises(RunNotFoundError):
+            RunQueue(redis_client, "absent").reopen(opening(), instead_of=instead_of)
     assert redis_client.keys() == []

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import redis
 
-from esft.queue import Entry, Opening, RunQueue
-from queue_parts import Clock, Worker, counts, opening
+from esft.queue import Entry, GenerationResults, ItemResult, Opening, ReportOutcome, RunQueue
+from queue_parts import Clock, Worker, counts, create, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -23,7 +23,7 @@ def test_a_report_counts_once(queue: RunQueue) -> None:
     assert one.report("a", result="again") == (True, False), "the reply may have been lost"
     assert two.report("a", result="second") == (False, False)
     state = queue.state()
-    assert queue.results(0) == {"a": "first"}
+    assert reported(queue) == {"a": "first"}
     assert (state.counters["reported"], state.counters["duplicates"]) == (1, 1)
     assert counts(state) == (1, 0, 2)
 
@@ -35,7 +35,7 @@ def test_the_last_report_says_complete_and_so_does_its_repetition(queue: RunQueu
     assert worker.report("a") == (True, False)
     assert worker.report("c") == (True, True)
     assert worker.report("c") == (True, True)
-    assert queue.results(0) == {"a": "1", "b": "1", "c": "1"}
+    assert reported(queue) == {"a": "1", "b": "1", "c": "1"}
 
 
 def test_a_report_after_the_lease_ended_still_counts(queue: RunQueue, clock: Clock) -> None:
@@ -69,14 +69,26 @@ def test_a_report_for_a_closed_generation_is_stale(queue: RunQueue) -> None:
     assert worker.report("a", generation=2) == (False, False)
     assert queue.state().counters["stale"] == 2
     worker.drain(generation=1)
-    assert set(queue.results(1)) == {"a", "b", "c"}
-    assert queue.results(0) == queue.results(2) == {}
+    assert set(reported(queue, 1)) == {"a", "b", "c"}
+    assert queue.results(0) is queue.results(2) is None
 
 
-def test_a_report_of_no_item_is_an_error(queue: RunQueue) -> None:
-    with pytest.raises(ValueError, match="has no item 'z'"):
-        Worker(queue, "w").report("z")
+def test_a_report_of_no_item_is_stale(queue: RunQueue) -> None:
+    assert Worker(queue, "w").report("z") == (False, False)
+    assert queue.state().counters["stale"] == 1
     assert counts(queue.state()) == (0, 0, 3)
+
+
+def test_each_result_of_a_report_counts_for_itself(queue: RunQueue) -> None:
+    one, two = Worker(queue, "one"), Worker(queue, "two")
+    one.claim(3)
+    assert two.report("b", result="first") == (True, False)
+    results = [ItemResult(item, "1", 100) for item in "azbac"]
+    outcomes = queue.report("one", generation=0, results=results)
+    assert outcomes == tuple(ReportOutcome(accepted, complete=True) for accepted in (1, 0, 0, 1, 1))
+    assert reported(queue) == {"a": "1", "b": "first", "c": "1"}
+    counters = queue.state().counters
+    assert (counters["reported"], counters["stale"], counters["duplicates"]) == (3, 1, 1)
 
 
 def test_text_comes_back_as_it_was(queue: RunQueue) -> None:
@@ -84,10 +96,12 @@ def test_text_comes_back_as_it_was(queue: RunQueue) -> None:
     worker = Worker(queue, "w")
     worker.drain()
     queue.commit(generation=0, record=text, opening=replace(opening(1), parameters=text))
-    worker.claim(generation=1)
+    queue.set_policy(text, version=2)
+    claim = worker.claim(generation=1)
+    assert (claim.parameters, claim.policy) == (text, text)
     worker.report("a", generation=1, result=text)
     assert queue.updates(0)[0].record == text
-    assert queue.results(1) == {"a": text}
+    assert queue.results(1) == GenerationResults(parameters=text, policy=text, results={"a": text})
     state = queue.finish(phase="Succeeded", reason="r", message=text, result=text, ttl_seconds=60)
     assert (state.message, state.result, state.opening.parameters) == (text, text, text)
 
@@ -95,12 +109,12 @@ def test_text_comes_back_as_it_was(queue: RunQueue) -> None:
 def test_items_may_be_any_text(redis_client: redis.Redis) -> None:
     items = ("with space", "ünï\n", "[1, 2]", "{braces}", "1")
     queue = RunQueue(redis_client, "texts")
-    queue.create(fingerprint="f", log=[], opening=Opening(generation=0, items=items, optional=items[:1]))
+    create(queue, Opening(generation=0, items=items, optional=items[:1]))
     worker = Worker(queue, "w")
     assert worker.claim(10).items == items
     for item in items:
         worker.report(item)
-    assert set(queue.results(0)) == set(items)
+    assert set(reported(queue)) == set(items)
 
 
 # commit, updates
@@ -157,7 +171,7 @@ def test_the_log_carries_telemetry(queue: RunQueue, clock: Clock) -> None:
 def test_updates_come_in_order_and_in_pieces(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "long")
     log = [str(index) for index in range(1000)]
-    queue.create(fingerprint="f", log=log, opening=opening(1000))
+    create(queue, log=log)
     got: list[str] = []
     while entries := queue.updates(len(got), count=300):
         assert len(entries) <= 300

@@ -28,7 +28,7 @@ import yaml
 from kubernetes import client, config
 
 TEST_CONTEXT = "esft-test"
-PROGRAMS = Path(__file__).parent.parent / "hack" / "cluster" / "binaries"
+PROGRAMS = Path(__file__).parents[2] / "hack" / "cluster" / "binaries"
 START_SECONDS = 60
 POLL_SECONDS = 0.05
 

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from esft.queue import ClaimStatus, Opening, ReopenStatus
+from esft.queue import ClaimStatus, ItemResult, Opening, ReopenStatus
+
+MOST_REQUIRED = 2
+MOST_OPTIONAL = 4
 
 
-def make_opening(generation: int, shape: tuple[int, int, int]) -> Opening:
+def make_opening(generation: int, shape: tuple[int, int, int], parameters: str) -> Opening:
     required, optional, needed = shape
     members = tuple(f"member:{index}" for index in range(optional))
     shards = tuple(f"evaluation:{index}" for index in range(required))
@@ -16,7 +19,7 @@ def make_opening(generation: int, shape: tuple[int, int, int]) -> Opening:
         items=shards[:1] + members + shards[1:],
         optional=members,
         optional_needed=needed,
-        parameters=f"parameters of {generation}",
+        parameters=parameters,
     )
 
 
@@ -33,6 +36,9 @@ class Model:
     """What the queue should be, in a few plain containers."""
 
     opening: Opening
+    policy: str
+    policy_version: int
+    former_parameters: str = ""
     now: int = 1_750_000_000_000
     phase: str = "Running"
     todo: list[str] = field(default_factory=list)
@@ -59,7 +65,7 @@ class Model:
         return sum(expiry > self.now for expiry in self.workers.values())
 
     def open(self, opening: Opening) -> None:
-        self.opening = opening
+        self.former_parameters, self.opening = self.opening.parameters, opening
         self.todo, self.leases, self.results = list(opening.items), {}, {}
 
     @property
@@ -104,12 +110,22 @@ class Model:
             and all(self.now - holders[0].since > self.late_after for holders in self.leases.values())
         )
 
-    def reopen(self, opening: Opening) -> ReopenStatus:
+    def set_policy(self, policy: str, version: int) -> bool:
+        if version < self.policy_version:
+            return False
+        self.policy, self.policy_version = policy, version
+        return True
+
+    def reopen(self, opening: Opening, instead_of: str) -> ReopenStatus:
+        same = opening.generation == self.opening.generation
         if not self.finished:
-            return ReopenStatus.RUNNING
+            if not same or instead_of != self.opening.parameters:
+                return ReopenStatus.RUNNING
+            self.open(opening)
+            return ReopenStatus.REOPENED
         if self.phase != "Succeeded":
             return ReopenStatus.FAILED
-        if opening.generation != self.opening.generation:
+        if not same:
             return ReopenStatus.OTHER_GENERATION
         if self.living:
             return ReopenStatus.OCCUPIED
@@ -159,18 +175,19 @@ class Model:
         self.counters["backups"] += 1
         return (min(late)[2],)
 
-    def report(self, worker: str, generation: int, item: str, result: str, milliseconds: int) -> bool:
-        if self.finished or generation != self.opening.generation:
+    def report(self, worker: str, generation: int, reported: ItemResult) -> bool:
+        item = reported.item
+        if self.finished or generation != self.opening.generation or item not in self.opening.items:
             self.counters["stale"] += 1
             return False
         if item in self.results:
             accepted = self.results[item][0] == worker
             self.counters["duplicates"] += not accepted
             return accepted
-        self.results[item] = worker, result
+        self.results[item] = worker, reported.result
         if not self.leases.pop(item, None):
             self.todo.remove(item)
         self.counters["reported"] += 1
         weight = min(self.counters["reported"], 64)
-        self.mean = float(f"{self.mean + (milliseconds - self.mean) / weight:.3f}")
+        self.mean = float(f"{self.mean + (reported.milliseconds - self.mean) / weight:.3f}")
         return True

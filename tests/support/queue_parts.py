@@ -1,9 +1,11 @@
 """What the tests of the queue share: a clock in the test's hand, small openings, a worker with few arguments."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from esft.queue import Claim, Opening, RunQueue, RunState
+from esft.queue import Claim, ClaimStatus, ItemResult, Opening, RunQueue, RunState
+from esft.versions import CURRENT, Versions
 
 
 @dataclass
@@ -24,6 +26,39 @@ def opening(generation: int = 0, items: str = "abc", optional: str = "", needed:
     )
 
 
+def create(
+    queue: RunQueue,
+    first: Opening | None = None,
+    *,
+    log: Sequence[str] = (),
+    fingerprint: str = "f",
+    policy: str = "p",
+    version: int = 1,
+    versions: Versions = CURRENT,
+) -> bool:
+    """Create a run, whose first open generation is the small one that follows the log unless another is given."""
+    return queue.create(
+        fingerprint=fingerprint,
+        policy=policy,
+        policy_version=version,
+        log=log,
+        opening=first or opening(len(log)),
+        versions=versions,
+    )
+
+
+def claimed(*items: str, status: ClaimStatus = ClaimStatus.ITEMS, generation: int = 0) -> Claim:
+    """What a claim gives in a run of `create` without a wait."""
+    return Claim(status, items, generation, 0, parameters=opening().parameters, policy="p")
+
+
+def reported(queue: RunQueue, generation: int = 0) -> dict[str, str]:
+    """The results of the open generation."""
+    closing = queue.results(generation)
+    assert closing is not None
+    return closing.results
+
+
 class Worker:
     """A worker's calls with the arguments that a test does not care about."""
 
@@ -32,7 +67,7 @@ class Worker:
         self.join()
 
     def join(self) -> RunState:
-        return self.queue.join(self.name, fingerprint="f", ttl_milliseconds=self.ttl, info="{}")
+        return self.queue.join(self.name, fingerprint="f", ttl_milliseconds=self.ttl)
 
     def claim(
         self, count: int = 1, generation: int = 0, lease: int | None = 10_000, token: str = ""
@@ -49,8 +84,8 @@ class Worker:
     def report(
         self, item: str, generation: int = 0, result: str = "1", milliseconds: int = 100
     ) -> tuple[bool, bool]:
-        outcome = self.queue.report(
-            self.name, generation=generation, item=item, result=result, milliseconds=milliseconds
+        (outcome,) = self.queue.report(
+            self.name, generation=generation, results=[ItemResult(item, result, milliseconds)]
         )
         return outcome.accepted, outcome.complete
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kubernetes import client
 
@@ -154,6 +155,13 @@ class TestConfigMap:
         assert read_back(run).evolution == run.spec.evolution
         assert read_back(run).monitoring.kl is None
 
+    def test_states_defaults_too_as_a_worker_s_own_may_be_others(self) -> None:
+        run = make_run()
+        stated = yaml.safe_load(build.config_map(run)["data"]["esfinetune.yaml"])["spec"]
+        for section in ("model", "task", "decoding", "evolution", "evaluation", "monitoring", "stop"):
+            assert stated[section] == getattr(run.spec, section).model_dump(mode="json")
+
+    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.text(min_size=1),

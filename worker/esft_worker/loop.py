@@ -306,8 +306,8 @@ class Worker:
         """Turn a complete generation into an update, into more of itself, or into the end of the run."""
         with self._metrics.time(Stage.QUEUE):
             closing = self._queue.results(self._replica.generation)
-        if closing is None or not closing.results:
-            return  # another worker closed it first
+        if closing is None:
+            return  # another worker was first
         self._take_over(closing.policy)
         match close(self._spec, self._policy, closing, self._replica.log):
             case Commit() as decision:

@@ -182,7 +182,7 @@ class RunQueue:
         return tuple(ReportOutcome(accepted=bool(flag), complete=bool(complete)) for flag in accepted)
 
     def results(self, generation: int) -> GenerationResults | None:
-        """All that closing a generation takes; None when it is not the open one, because another closed it."""
+        """All that closing a generation takes; None when another worker closed it, or opened it again, meanwhile."""
         _, *reply = self._run("results", generation)
         if not reply:
             return None
@@ -274,7 +274,7 @@ class RunQueue:
 
         Args:
             opening: what the generation consists of now; its number is that of the open one.
-            instead_of: parameters of the opening that is to be replaced while the run goes on.
+            instead_of: parameters of the opening that is to be replaced while the run goes on; other than its own.
 
         Returns:
             What it came to. A second call says RUNNING, and changes nothing.

@@ -13,8 +13,7 @@ end
 if not running() then
     return {'finished'}
 end
-if number_field('required_done') < number_field('required')
-    or number_field('optional_done') < number_field('optional_needed') then
+if not sufficient() then
     return {'incomplete'}
 end
 redis.call('XADD', LOG, id, 'record', ARGV[3],

@@ -133,12 +133,16 @@ local function all_leases()
     return (release(function() return false end))
 end
 
--- True when the open generation may be closed: all required items are reported, enough optional ones, and
--- whatever is missing is out and late. `leases` as from sweep(), or nil to read them here.
+-- True when all that the open generation needs is reported.
+local function sufficient()
+    return number_field('required_done') >= number_field('required')
+        and number_field('optional_done') >= number_field('optional_needed')
+end
+
+-- True when the open generation may be closed: what it needs is reported, and whatever is missing is out and late.
+-- `leases` as from sweep(), or nil to read them here.
 local function closable(leases)
-    if number_field('required_done') < number_field('required')
-        or number_field('optional_done') < number_field('optional_needed')
-        or redis.call('LLEN', TODO) > 0 then
+    if not sufficient() or redis.call('LLEN', TODO) > 0 then
         return false
     end
     local patience = late_after()

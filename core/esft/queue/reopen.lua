@@ -5,7 +5,7 @@ if not exists() then
 end
 local same = field('generation') == ARGV[3]
 if running() then
-    if not same or field('parameters') ~= ARGV[2] then
+    if not same or ARGV[2] == '' or field('parameters') ~= ARGV[2] then
         return {'running'}
     end
     open(3)

@@ -1,9 +1,9 @@
 -- ARGV: now, generation. Returns the open generation's parameters, the policy, then items and results in turn; nothing
--- when that generation is not the open one.
+-- when that generation is not the open one, or was opened again and lacks results.
 if not exists() then
     return {'absent'}
 end
-if field('generation') ~= ARGV[2] then
+if field('generation') ~= ARGV[2] or not sufficient() then
     return {'ok'}
 end
 local reply = redis.call('HGETALL', RESULTS)

@@ -174,7 +174,7 @@ class GenerationResults:
     Attributes:
         parameters: of its opening.
         policy: the text that was set last.
-        results: what was reported so far, by item.
+        results: what was reported, by item.
     """
 
     parameters: str

@@ -21,7 +21,6 @@ from esft.spec.base import (
     SecretRef,
     Shaping,
     StrictModel,
-    Violation,
 )
 from esft.spec.operation import (
     Autoscaling,
@@ -46,7 +45,10 @@ from esft.spec.resource import (
     Metadata,
     fingerprint,
     immutable_differences,
+    rules_by_path,
+    without_neutral,
 )
+from esft.spec.rules import Rule
 from esft.spec.training import (
     Anchor,
     DataSpec,
@@ -82,6 +84,7 @@ __all__ = [
     "Monitoring",
     "Parameters",
     "RedisSpec",
+    "Rule",
     "Sampling",
     "Schedule",
     "ScheduleKind",
@@ -92,9 +95,10 @@ __all__ = [
     "Storage",
     "StrictModel",
     "TaskSpec",
-    "Violation",
     "VolumeClaim",
     "Workers",
     "fingerprint",
     "immutable_differences",
+    "rules_by_path",
+    "without_neutral",
 ]

@@ -1,16 +1,17 @@
-"""What all models of the spec share: strictness, names, bounded types, and errors about several fields.
+"""What all models of the spec share: strictness, names, bounded types, and the check of the rules.
 
 Rejected: lax parsing ("0.1" as a number). The API server refuses it, so the same file would work on a laptop
 only.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+
+from esft.spec.rules import Rule
 
 MAX_POPULATION = 65_536
 MAX_SEED = 2**32 - 1
@@ -24,21 +25,6 @@ Shaping = Literal["zscore", "centeredRank", "raw"]
 ScheduleKind = Literal["constant", "cosine", "linear"]
 MasterWeights = Literal["auto", "device", "split", "host"]
 AccessMode = Literal["ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"]
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A broken rule about several fields; `field` is the one to change, dotted, from the model on."""
-
-    field: str
-    message: str
-    fix: str
-
-
-def refuse(*violations: Violation) -> NoReturn:
-    """Raise one pydantic error whose context carries all violations, for esft.document to take apart."""
-    text = "; ".join(f"{each.field} {each.message}. Fix: {each.fix}" for each in violations)
-    raise PydanticCustomError("rule", "{text}", {"text": text, "violations": violations})
 
 
 def _compiles(pattern: str) -> str:
@@ -61,7 +47,13 @@ Seconds = Annotated[int, Field(ge=1, le=MAX_SECONDS)]
 
 
 class StrictModel(BaseModel):
-    """Base of all models of the spec: camelCase outside, frozen, nothing coerced, nothing unknown."""
+    """Base of all models of the spec: camelCase outside, frozen, nothing coerced, nothing unknown.
+
+    Attributes:
+        rules: what must be true of several fields together, checked once each of them is right.
+    """
+
+    rules: ClassVar[tuple[Rule[Any], ...]] = ()
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -73,6 +65,15 @@ class StrictModel(BaseModel):
         extra="forbid",
         allow_inf_nan=False,
     )
+
+    @model_validator(mode="after")
+    def _keeps_its_rules(self) -> Self:
+        """One error for all rules that are broken; its context carries them, for esft.problems to take apart."""
+        violations = [rule.violation(self) for rule in self.rules if not rule.holds(self)]
+        if violations:
+            text = "; ".join(f"{broken.field} {broken.message}. Fix: {broken.fix}" for broken in violations)
+            raise PydanticCustomError("rule", "{text}", {"text": text, "violations": violations})
+        return self
 
 
 class SecretRef(StrictModel):

@@ -4,10 +4,7 @@ It may change while the run goes on, except for the places of its checkpoints an
 would be lost to the run.
 """
 
-from collections.abc import Iterator
-from typing import Self
-
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from esft.spec.base import (
     MAX_GENERATIONS,
@@ -17,9 +14,8 @@ from esft.spec.base import (
     MasterWeights,
     SecretKeyRef,
     StrictModel,
-    Violation,
-    refuse,
 )
+from esft.spec.rules import AUTOSCALING_RULES, STORAGE_RULES, WORKERS_RULES
 
 
 class Evaluation(StrictModel):
@@ -78,6 +74,8 @@ class VolumeClaim(StrictModel):
 class Storage(StrictModel):
     """Where checkpoints are kept: exactly one of these."""
 
+    rules = STORAGE_RULES
+
     volume_claim: VolumeClaim | None = Field(
         default=None, description="A volume that the operator makes for the run."
     )
@@ -88,14 +86,6 @@ class Storage(StrictModel):
         description="A place that exists: s3://BUCKET/PREFIX, or file:///DIR that every worker sees.",
         examples=["s3://my-bucket/runs/countdown"],
     )
-
-    @model_validator(mode="after")
-    def _is_one_kind(self) -> Self:
-        if self.volume_claim is None and self.uri is None:
-            refuse(Violation("uri", "is needed when there is no volumeClaim", "set `volumeClaim`, or `uri`"))
-        if self.volume_claim is not None and self.uri is not None:
-            refuse(Violation("uri", "excludes volumeClaim", "keep one of the two"))
-        return self
 
 
 class Checkpoint(StrictModel):
@@ -147,6 +137,8 @@ class Keda(StrictModel):
 class Autoscaling(StrictModel):
     """Sizing of the workers by measurement, from minReplicas to maxReplicas: at most one of these."""
 
+    rules = AUTOSCALING_RULES
+
     target_generation_seconds: int | None = Field(
         default=None,
         ge=1,
@@ -160,15 +152,11 @@ class Autoscaling(StrictModel):
         "queue; it starts from `replicas`. null: no ScaledObject is made.",
     )
 
-    @model_validator(mode="after")
-    def _has_one_master(self) -> Self:
-        if self.keda is not None and self.target_generation_seconds is not None:
-            refuse(Violation("keda", "excludes targetGenerationSeconds", "keep one of the two"))
-        return self
-
 
 class Workers(StrictModel):
     """The pods that do the work; any number may come or go at any time."""
+
+    rules = WORKERS_RULES
 
     min_replicas: int = Field(
         default=1, ge=0, le=4096, description="Fewest workers; 0 lets the run be scaled to none."
@@ -216,33 +204,6 @@ class Workers(StrictModel):
         description="A PodTemplateSpec merged over the operator's own; the container to change is called "
         "`worker`.",
     )
-
-    @model_validator(mode="after")
-    def _replicas_are_right(self) -> Self:
-        if violations := list(self._replica_violations()):
-            refuse(*violations)
-        return self
-
-    def _replica_violations(self) -> Iterator[Violation]:
-        low, high, replicas = self.min_replicas, self.max_replicas, self.replicas
-        if low > high:
-            yield Violation(
-                "minReplicas",
-                f"must be at most maxReplicas ({high}), got {low}",
-                f"set `maxReplicas: {low}` or more",
-            )
-        elif replicas is not None and not low <= replicas <= high:
-            yield Violation(
-                "replicas",
-                f"must be from minReplicas ({low}) to maxReplicas ({high}), got {replicas}",
-                "change `replicas`, or widen the range",
-            )
-        if self.autoscaling.keda is not None and replicas is None:
-            yield Violation(
-                "replicas",
-                "is needed with autoscaling.keda, as an autoscaler leaves a run without a number alone",
-                f"set the number to start with, e.g. `replicas: {max(low, 1)}`",
-            )
 
 
 class RedisSpec(StrictModel):

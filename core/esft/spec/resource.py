@@ -1,14 +1,17 @@
-"""The whole resource, the rules between its parts, and what may change during a run."""
+"""The whole resource, all its rules, and what may change during a run."""
 
 import hashlib
 import json
-from collections.abc import Iterator
-from typing import Any, Literal, Self
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue
 
-from esft.spec.base import Seconds, StrictModel, Violation, refuse
+from esft.problems import dotted, models_of
+from esft.spec.base import Seconds, StrictModel
 from esft.spec.operation import Checkpoint, Evaluation, Monitoring, RedisSpec, Stop, Workers
+from esft.spec.rules import SPEC_RULES, Rule
 from esft.spec.training import Decoding, Evolution, Model, TaskSpec
 
 API_VERSION = "esfinetune.dev/v1alpha1"
@@ -18,9 +21,15 @@ KIND = "ESFineTune"
 IMMUTABLE = ("model", "task", "decoding", "evolution", "checkpoint.storage", "redis", "managedBy")
 RISING = frozenset({"spec.evolution.generations"})  # may not fall, as generations may have been made already
 
+# Fields (`evolution.momentum`) that runs of an older version know nothing of, each with the value that means what those
+# runs did: at that value a field says nothing. It stays what it is when the field's default changes.
+ADDED_LATER: Final[Mapping[str, JsonValue]] = MappingProxyType({})
+
 
 class ESFineTuneSpec(StrictModel):
     """One fine-tuning run."""
+
+    rules = SPEC_RULES
 
     model: Model = Field(description="The language model to fine-tune.")
     task: TaskSpec = Field(description="What the model is to learn: prompts and a reward.")
@@ -60,42 +69,6 @@ class ESFineTuneSpec(StrictModel):
         "never.",
     )
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        if violations := list(self._disagreements()):
-            refuse(*violations)
-        return self
-
-    def _disagreements(self) -> Iterator[Violation]:
-        train, test = self.task.train, self.task.test
-        prompts = self.evolution.prompts_per_generation
-        if prompts is not None and train.size is not None and prompts > train.size:
-            yield Violation(
-                "evolution.promptsPerGeneration",
-                f"must be at most task.train.size ({train.size}), got {prompts}",
-                f"set it to {train.size} or less, or null for all",
-            )
-        if test is not None and (test.source, test.seed) == (train.source, train.seed):
-            yield Violation(
-                "task.test.seed",
-                f"must differ from task.train.seed ({train.seed}), or training examples are tested on",
-                f"set `seed: {train.seed ^ 1}`, or another source",
-            )
-        if test is None:
-            for field, value in (("targetScore", self.stop.target_score), ("patience", self.stop.patience)):
-                if value is not None:
-                    yield Violation(
-                        f"stop.{field}",
-                        "needs held-out evaluation, and there is no test split",
-                        "add `task.test`, e.g. {size: 200, seed: 1}",
-                    )
-        if self.workers.autoscaling.keda is not None and self.redis.url_secret_ref is not None:
-            yield Violation(
-                "workers.autoscaling.keda",
-                "needs the operator's own Redis, whose queue it watches, and redis.urlSecretRef names another",
-                "remove one of the two",
-            )
-
 
 class Metadata(StrictModel):
     """The part of Kubernetes' ObjectMeta that matters here; the rest is kept as it is."""
@@ -134,18 +107,43 @@ class ESFineTune(StrictModel):
     )
 
 
-def fingerprint(spec: ESFineTuneSpec) -> str:
+def rules_by_path() -> Iterator[tuple[str, Rule[Any]]]:
+    """All rules between fields, each with the object that must keep it: `spec.workers`, from the outside in."""
+    for location, model in models_of(ESFineTuneSpec, ("spec",)):
+        for rule in getattr(model, "rules", ()):
+            yield dotted(location), rule
+
+
+def fingerprint(spec: ESFineTuneSpec, added_later: Mapping[str, JsonValue] = ADDED_LATER) -> str:
     """Sixteen hex digits over what decides the result: a run of another fingerprint must not be resumed.
 
-    Fields at their default are left out, so that a later version with one more field knows its older runs.
+    Fields at their default count like all others, so that a version with another default does not take a run of other
+    settings for the same one.
     """
-    decisive = spec.model_dump(
-        mode="json", include={"model", "task", "decoding", "evolution"}, exclude_defaults=True
-    )
-    decisive.get("evolution", {}).pop("generations", None)
-    told = {section: fields for section, fields in decisive.items() if fields}
-    canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    decisive = spec.model_dump(mode="json", include={"model", "task", "decoding", "evolution"})
+    del decisive["evolution"]["generations"]
+    stated = without_neutral(decisive, added_later)
+    canonical = json.dumps(stated, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def without_neutral(
+    fields: Mapping[str, Any], added_later: Mapping[str, JsonValue] = ADDED_LATER, *, path: str = ""
+) -> dict[str, Any]:
+    """The fields of a spec, in JSON's types, without those added later that say nothing.
+
+    Args:
+        fields: what the spec has at the path.
+        added_later: neutral values by field; of an object that is neutral as a whole, the object.
+        path: empty, or ending with a dot.
+    """
+    stated = {}
+    for name, value in fields.items():
+        field = f"{path}{name}"
+        inner = without_neutral(value, added_later, path=f"{field}.") if isinstance(value, dict) else value
+        if field not in added_later or inner != added_later[field]:
+            stated[name] = inner
+    return stated
 
 
 def immutable_differences(old: ESFineTuneSpec, new: ESFineTuneSpec) -> list[str]:

@@ -41,11 +41,11 @@ class Kind:
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """URL path of an object, or of all of them in a namespace or (None) the cluster."""
         prefix = "/api" if "/" not in self.api_version else "/apis"
-        parts = [prefix, self.api_version]
+        segments = [prefix, self.api_version]
         if namespace is not None:
-            parts += ["namespaces", quote(namespace)]
-        parts += [self.plural, *(quote(part) for part in (name, subresource) if part is not None)]
-        return "/".join(parts)
+            segments += ["namespaces", quote(namespace)]
+        segments += [self.plural, *(quote(segment) for segment in (name, subresource) if segment is not None)]
+        return "/".join(segments)
 
 
 RUNS: Final = Kind(f"{GROUP}/{VERSION}", PLURAL)
@@ -166,7 +166,7 @@ class Cluster:
     def serves(self, kind: Kind) -> bool:
         """Whether the API server knows the kind: a custom resource may not be installed."""
         found = self._read(f"/apis/{kind.api_version}")
-        return found is not None and any(each["name"] == kind.plural for each in found["resources"])
+        return found is not None and any(resource["name"] == kind.plural for resource in found["resources"])
 
     def log(
         self, namespace: str, pod: str, container: str, *, follow: bool, since: datetime | None = None

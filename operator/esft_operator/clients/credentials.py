@@ -19,6 +19,6 @@ def run_password(key: str, uid: str) -> str:
 def run_url(operator_url: str, *, key: str, uid: str) -> str:
     """The URL of the operator's Redis with the run's own user in place of the operator's."""
     parts = urlsplit(operator_url)
-    place = parts.netloc.rpartition("@")[2]
+    address = parts.netloc.rpartition("@")[2]
     user = f"{quote(redis_user(uid), safe='')}:{run_password(key, uid)}"
-    return urlunsplit(parts._replace(netloc=f"{user}@{place}"))
+    return urlunsplit(parts._replace(netloc=f"{user}@{address}"))

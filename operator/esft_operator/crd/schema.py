@@ -101,7 +101,7 @@ class _Translation:
         """Without references and alternatives, the field's own description first; and whether it may be null."""
         optional = False
         if "anyOf" in source:
-            alternatives = [each for each in source["anyOf"] if each != {"type": "null"}]
+            alternatives = [option for option in source["anyOf"] if option != {"type": "null"}]
             if len(alternatives) != 1:
                 raise ValueError(f"esft_operator.crd.schema cannot translate {source['anyOf']}")
             optional = len(alternatives) < len(source["anyOf"])
@@ -115,5 +115,5 @@ class _Translation:
 def without_nulls(value: Any) -> Any:
     """The value as the API server would show it, which knows no default of null."""
     if isinstance(value, Mapping):
-        return {key: without_nulls(each) for key, each in value.items() if each is not None}
+        return {key: without_nulls(field) for key, field in value.items() if field is not None}
     return value

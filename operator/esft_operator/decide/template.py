@@ -110,7 +110,7 @@ def merge(base: Manifest, template: Mapping[str, Any]) -> Manifest:
     problems = [*_directives(_PATH, template), *_malformed(base, template), *_reserved(base, template)]
     if problems:
         raise TemplateError("; ".join(problem.sentence for problem in problems))
-    return {part: _merged(base[part], template.get(part, {}), lists) for part, lists in _LISTS.items()}
+    return {name: _merged(base[name], template.get(name, {}), lists) for name, lists in _LISTS.items()}
 
 
 def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], lists: Mapping[str, _Keyed]) -> Manifest:
@@ -140,62 +140,62 @@ def _merged_list(base: Sequence[Manifest], overlay: Sequence[Manifest], rule: _K
 def _without_nulls(value: Any) -> Any:
     """A value of an atomic list; the API takes null for absent there."""
     if isinstance(value, Mapping):
-        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+        return {name: _without_nulls(field) for name, field in value.items() if field is not None}
     if isinstance(value, list):
-        return [_without_nulls(each) for each in value]
+        return [_without_nulls(entry) for entry in value]
     return value
 
 
 def _directives(path: str, value: Any) -> Iterator[Problem]:
     """`$patch` and the like, anywhere: what they would delete may be the operator's."""
     if isinstance(value, Mapping):
-        for name, each in value.items():
+        for name, field in value.items():
             if name.startswith("$"):
                 fix = "remove it; to remove a field, set it to null"
                 yield Problem(f"{path}.{name}", "is a directive of patches, which is not supported", fix)
             else:
-                yield from _directives(f"{path}.{name}", each)
+                yield from _directives(f"{path}.{name}", field)
     elif isinstance(value, list):
-        for index, each in enumerate(value):
-            yield from _directives(f"{path}[{index}]", each)
+        for index, entry in enumerate(value):
+            yield from _directives(f"{path}[{index}]", entry)
 
 
 def _malformed(base: Manifest, template: Mapping[str, Any]) -> Iterator[Problem]:
     """Whatever cannot be merged."""
-    for part, value in template.items():
-        path = f"{_PATH}.{part}"
-        if part not in _LISTS:
-            if not part.startswith("$"):
-                fix = f"a template has `metadata` and `spec`; move it to `spec.{part}` if it belongs there"
+    for name, value in template.items():
+        path = f"{_PATH}.{name}"
+        if name not in _LISTS:
+            if not name.startswith("$"):
+                fix = f"a template has `metadata` and `spec`; move it to `spec.{name}` if it belongs there"
                 yield Problem(path, "is not a field of a pod template", fix)
         elif not isinstance(value, Mapping):
             yield Problem(path, "must be an object", "write its fields below it, or leave it out")
         else:
-            yield from _malformed_object(path, base[part], value, _LISTS[part])
+            yield from _malformed_object(path, base[name], value, _LISTS[name])
 
 
 def _malformed_object(
     path: str, base: Mapping[str, Any], overlay: Mapping[str, Any], lists: Mapping[str, _Keyed]
 ) -> Iterator[Problem]:
     for name, value in overlay.items():
-        here, own = f"{path}.{name}", base.get(name)
+        here, default = f"{path}.{name}", base.get(name)
         if name in lists:
-            if value is None and own is not None:
+            if value is None and default is not None:
                 yield Problem(here, "is null, which would remove what the operator sets", "leave it out")
             elif isinstance(value, list):
-                yield from _malformed_list(here, own or (), value, lists[name])
+                yield from _malformed_list(here, default or (), value, lists[name])
             elif value is not None:
                 yield Problem(here, "must be a list", "start each entry with `- `")
-        elif isinstance(own, Mapping) and isinstance(value, Mapping):
-            yield from _malformed_object(here, own, value, {})
-        elif isinstance(own, Mapping) and value is not None:
+        elif isinstance(default, Mapping) and isinstance(value, Mapping):
+            yield from _malformed_object(here, default, value, {})
+        elif isinstance(default, Mapping) and value is not None:
             yield Problem(here, "must be an object", "write its fields below it, or leave it out")
 
 
 def _malformed_list(
     path: str, base: Sequence[Manifest], overlay: Sequence[Any], rule: _Keyed
 ) -> Iterator[Problem]:
-    own = {rule.key(entry): entry for entry in base}
+    defaults = {rule.key(entry): entry for entry in base}
     seen = set()
     for index, entry in enumerate(overlay):
         if not isinstance(entry, Mapping):
@@ -206,7 +206,7 @@ def _malformed_list(
             yield Problem(f"{path}[{key[0]}]", "is given twice", "keep one of the two")
         elif rule.keys:
             seen.add(key)
-            yield from _malformed_object(f"{path}[{key[0]}]", own.get(key, {}), entry, rule.lists)
+            yield from _malformed_object(f"{path}[{key[0]}]", defaults.get(key, {}), entry, rule.lists)
 
 
 def _without_key(path: str, entry: Mapping[str, Any], rule: _Keyed) -> Iterator[Problem]:
@@ -231,10 +231,10 @@ def _reserved(base: Manifest, template: Mapping[str, Any]) -> Iterator[Problem]:
     for name, _ in _entries(pod, "volumes"):
         if name.startswith(RESERVED_VOLUMES):
             yield Problem(f"{_PATH}.spec.volumes[{name}]", _TAKEN, "give your volume another name")
-    own = dict(_entries(base["spec"], "containers"))[WORKER_CONTAINER]
+    worker = dict(_entries(base["spec"], "containers"))[WORKER_CONTAINER]
     for name, container in _entries(pod, "containers"):
         if name == WORKER_CONTAINER:
-            yield from _reserved_of_worker(f"{_PATH}.spec.containers[{name}]", own, container)
+            yield from _reserved_of_worker(f"{_PATH}.spec.containers[{name}]", worker, container)
 
 
 def _reserved_metadata(metadata: Mapping[str, Any]) -> Iterator[Problem]:
@@ -253,7 +253,7 @@ def _reserved_metadata(metadata: Mapping[str, Any]) -> Iterator[Problem]:
                 yield Problem(f"{path}.{name}[{key}]", _TAKEN, "remove it")
 
 
-def _reserved_of_worker(path: str, own: Manifest, container: Mapping[str, Any]) -> Iterator[Problem]:
+def _reserved_of_worker(path: str, worker: Manifest, container: Mapping[str, Any]) -> Iterator[Problem]:
     for name, fix in _RESERVED_OF_WORKER.items():
         if name in container:
             yield Problem(f"{path}.{name}", _TAKEN, fix)
@@ -261,15 +261,15 @@ def _reserved_of_worker(path: str, own: Manifest, container: Mapping[str, Any]) 
         if name.startswith(RESERVED_ENVIRONMENT):
             fix = f"remove it; names that start with {RESERVED_ENVIRONMENT} are reserved"
             yield Problem(f"{path}.env[{name}]", _TAKEN, fix)
-    ports = {port["containerPort"] for port in own["ports"]}
+    ports = {port["containerPort"] for port in worker["ports"]}
     for number, _ in _entries(container, "ports"):
         if number in ports:
             yield Problem(f"{path}.ports[{number}]", _TAKEN, "use another port")
-    for place, _ in _entries(container, "volumeMounts"):
-        for mount in own["volumeMounts"]:
-            if is_within(place, mount["mountPath"]):
+    for mount_path, _ in _entries(container, "volumeMounts"):
+        for mount in worker["volumeMounts"]:
+            if is_within(mount_path, mount["mountPath"]):
                 fix = f"mount it outside {mount['mountPath']}"
-                yield Problem(f"{path}.volumeMounts[{place}]", _TAKEN, fix)
+                yield Problem(f"{path}.volumeMounts[{mount_path}]", _TAKEN, fix)
 
 
 def is_within(path: str, folder: str) -> bool:

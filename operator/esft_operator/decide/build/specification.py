@@ -1,8 +1,9 @@
 """The specification as workers read it: a file of the same format as the one that a person wrote.
 
-Workers are told only what they need. What may change without new pods, or is none of their business, is left out; and
-so are fields at their default, as in the fingerprint: a new operator that knows one more field must neither replace the
-pods of all runs nor hand older workers a field that they refuse.
+Workers are told only what they need. What may change without new pods, or is none of their business, is left out. All
+else is written with its value, defaults too, as an older worker may have others; but, as in the fingerprint, no field
+added later that says nothing: a new operator must neither replace the pods of all runs nor hand older workers a field
+that they refuse.
 """
 
 import json
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from esft.spec import API_VERSION, KIND
+from esft.spec import API_VERSION, KIND, without_neutral
 from esft.yaml_nodes import resolve_plain
 from esft_operator.decide.build.child import WORKER_COMPONENT, child
 from esft_operator.names import config_map_name
@@ -45,12 +46,12 @@ def config_map(run: Run) -> Manifest:
 
 def document(run: Run) -> str:
     """The resource as a YAML file."""
-    spec = run.spec.model_dump(mode="json", exclude=_NOT_FOR_WORKERS, exclude_defaults=True)
+    spec = run.spec.model_dump(mode="json", exclude=_NOT_FOR_WORKERS)
     resource = {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": run.name, "generation": run.generation},
-        "spec": {name: value for name, value in spec.items() if value != {}},
+        "spec": without_neutral(spec),
     }
     return _yaml(json.dumps(resource))
 
