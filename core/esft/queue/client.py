@@ -279,6 +279,10 @@ class RunQueue:
         Returns:
             What it came to. A second call says RUNNING, and changes nothing.
         """
+        if instead_of and opening.parameters == instead_of:
+            raise ValueError(
+                "the new opening has the parameters of the former, so a repeated call would open it twice"
+            )
         return ReopenStatus(text(self._run("reopen", instead_of, *_opening_arguments(opening))[0]))
 
     def state(self) -> RunState:

@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
-from esft.errors import UnreadableRunError
+from esft.errors import UnreadableRunError, VersionError
 from esft.queue import replies
 from esft.queue.connection import raise_clearly
 from esft.queue.scripts import run_keys, source
@@ -25,7 +25,7 @@ _RUNS_A_PIPELINE = 100
 
 def observe(
     client: redis.Redis, runs: Mapping[str, int], *, count: int = 64
-) -> dict[str, Observation | UnreadableRunError | None]:
+) -> dict[str, Observation | UnreadableRunError | VersionError | None]:
     """Read the state of many runs, and what their logs have gained.
 
     Args:
@@ -43,7 +43,7 @@ def observe(
         QueueUnavailableError: Redis is away, at once; or it refuses the password.
         QueueAccessError: the client's user may not read one of the runs.
     """
-    observed: dict[str, Observation | UnreadableRunError | None] = {}
+    observed: dict[str, Observation | UnreadableRunError | VersionError | None] = {}
     uids = list(runs)
     for first in range(0, len(uids), _RUNS_A_PIPELINE):
         chunk = {uid: (runs[uid], count) for uid in uids[first : first + _RUNS_A_PIPELINE]}
@@ -80,11 +80,13 @@ def _replies(client: redis.Redis, runs: Mapping[str, tuple[int, int]]) -> dict[s
     return replied
 
 
-def _read(uid: str, reply: Any) -> Observation | UnreadableRunError | None:
+def _read(uid: str, reply: Any) -> Observation | UnreadableRunError | VersionError | None:
     if isinstance(reply, RedisError):
         return UnreadableRunError(uid, reply)
     try:
         return _observation(reply)
+    except VersionError as error:
+        return error
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         return UnreadableRunError(uid, error)
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from esft.queue.types import Entry, Opening, RunState
+from esft.versions import CURRENT, another_version
 
 _COUNTERS = ("reported", "duplicates", "stale", "leases_expired", "backups", "digest_mismatches")
 
@@ -20,9 +21,15 @@ def pairs(flat: list[Any]) -> dict[str, str]:
 
 
 def run_state(reply: list[Any]) -> RunState:
-    """Parse what state() of common.lua returns."""
+    """Parse what state() of common.lua returns.
+
+    Raises:
+        VersionError: the run was created with versions of another contract.
+    """
     (
         _,
+        contract,
+        release,
         phase,
         reason,
         message,
@@ -36,6 +43,8 @@ def run_state(reply: list[Any]) -> RunState:
         workers,
         *counters,
     ) = reply
+    if text(contract) != CURRENT.contract:
+        raise another_version("the run in Redis", text(contract), text(release))
     return RunState(
         phase=text(phase),
         reason=text(reason),

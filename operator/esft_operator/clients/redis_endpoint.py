@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 
-from esft.errors import QueueUnavailableError, RunNotFoundError, UnreadableRunError
+from esft.errors import QueueUnavailableError, RunNotFoundError, UnreadableRunError, VersionError
 from esft.policy import Policy
 from esft.queue import (
     Observation,
@@ -28,7 +28,7 @@ from esft_operator.names import redis_user
 _PATIENCE_SECONDS: Final = 1.0
 _FINISHED_KEYS_SECONDS: Final = 7 * 24 * 3600
 
-Seen = Observation | UnreadableRunError | None
+Seen = Observation | UnreadableRunError | VersionError | None
 _Result = TypeVar("_Result")
 
 

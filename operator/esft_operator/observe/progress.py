@@ -146,7 +146,7 @@ class Follower:
         match seen:
             case None:
                 return replace(before, problem=None, asked=True, state=None)
-            case UnreadableRunError():
+            case UnreadableRunError() | VersionError():
                 return replace(before, problem=str(seen), asked=True)
         try:
             return self._folded(key, before, seen)
