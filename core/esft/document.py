@@ -42,7 +42,7 @@ class DocumentError(SpecError):
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
-        self.problems = tuple(sorted(problems, key=lambda each: (each.line is None, each.line or 0)))
+        self.problems = tuple(sorted(problems, key=lambda problem: (problem.line is None, problem.line or 0)))
         super().__init__("\n".join(problem.render(source) for problem in self.problems))
 
 
@@ -76,7 +76,7 @@ def parse(text: str, *, source: str, folder: Path, overrides: Sequence[str] = ()
     try:
         return ESFineTune.model_validate(content, by_alias=True, by_name=False)
     except ValidationError as error:
-        problems = [values.problem(*each) for each in explanations(error, ESFineTune)]
+        problems = [values.problem(*explanation) for explanation in explanations(error, ESFineTune)]
         raise DocumentError(source, problems) from error
 
 
@@ -174,13 +174,13 @@ def _apply(override: str, content: dict[str, Any], values: Values) -> None:
             return refuse(location[:depth], f"is {shown(holder[name])}, not an object", "set it as a whole")
         holder = holder[name]
     values.forget(location)
-    values.places[location] = override
+    values.origins[location] = override
     holder[names[-1]] = values.make(nodes[0], location, override) if nodes else None
     return None
 
 
 def _unknown(location: Location) -> Location | None:
-    """The first part of a location that the schema does not have; below a free object it has everything."""
+    """A location up to the first name that the schema does not have; below a free object it has everything."""
     for end in range(1, len(location) + 1):
         here = location[:end]
         if field_at(ESFineTune, here) is None:

@@ -1,10 +1,16 @@
-"""The algorithm between fitness and update: sampling, shaping, schedules, and the record of one update.
+"""Turns the fitness of a generation into its update: sampling, shaping, schedules, and the record of one update.
 
 Source: "Evolution Strategies at Scale" (arXiv 2509.24372), algorithm 1; centred ranks are those of Salimans
-et al. (arXiv 1703.03864). Pure functions of plain numbers: every worker that closes a generation computes the
-same record, bit for bit. Hence only operations that IEEE 754 rounds exactly (+ - * / sqrt, and fsum for sums
-in any order); a cosine of the C library may differ in the last bit between two images, so the one needed here
-is a polynomial.
+et al. (arXiv 1703.03864). Member i has the weights theta_g + sigma_g eps_i and the fitness F_i, and the update is
+
+    theta_{g+1} = theta_g + (alpha_g / N) sum_i c_i eps_i
+
+with theta_g: weights at generation g; sigma_g, alpha_g: scale of the noise, learning rate; eps_i: noise of member
+i; c_i: coefficient, F_i after shaping; N: members that have a fitness. The worker's weights.py applies it.
+
+Pure functions of plain numbers: every worker that closes a generation computes the same record, bit for bit.
+Hence only operations that IEEE 754 rounds exactly (+ - * / sqrt, and fsum for sums in any order); a cosine of
+the C library may differ in the last bit between two images, so the one needed here is a polynomial.
 
 A member without a usable fitness (NaN, or infinite: a mean of infinite rewards orders nothing) is outside all
 statistics and gets coefficient 0. In antithetic sampling its partner still counts, alone: the step is then a
@@ -26,9 +32,9 @@ _SMALLEST_EXPONENT = -1074
 
 
 def noise_source(member: int, *, antithetic: bool) -> tuple[int, int]:
-    """Index of the noise that a member is perturbed with, and its sign (1 or -1).
+    """Index j of the noise z_j that a member is perturbed with, and its sign (1 or -1).
 
-    Antithetic: members 2i and 2i + 1 use noise i with opposite signs.
+    gaussian: eps_i = z_i; antithetic: eps_{2j} = z_j and eps_{2j+1} = -z_j.
     """
     if not antithetic:
         return member, 1
@@ -36,12 +42,12 @@ def noise_source(member: int, *, antithetic: bool) -> tuple[int, int]:
 
 
 def shape(fitness: Sequence[float], shaping: Shaping) -> tuple[float, ...]:
-    """Weight of each member in the update, before division by their number.
+    """Coefficients c_i of fitness F_i.
 
     Args:
         fitness: mean reward a member; NaN or infinite: none.
-        shaping: `zscore`, (fitness - mean) / population standard deviation; `centeredRank`, ranks spread
-            evenly from -0.5 (worst) to 0.5, equal fitness sharing its mean rank; `raw`, fitness itself.
+        shaping: `zscore`, c_i = (F_i - mean(F)) / std(F); `centeredRank`, c_i = rank(F_i) / (N - 1) - 1/2, ranks
+            from 0 (worst), equal fitness sharing its mean rank; `raw`, c_i = F_i.
 
     Returns:
         One finite number a member, 0 where there is no fitness. All are 0 for zscore and centeredRank when
@@ -53,9 +59,9 @@ def shape(fitness: Sequence[float], shaping: Shaping) -> tuple[float, ...]:
 
 
 def quantise(coefficients: Sequence[float]) -> tuple[tuple[int, ...], int]:
-    """Block floating point: integers k and one exponent e with coefficients = k * 2**e, nearly.
+    """Block floating point: integers k_i and one exponent e with c_i = k_i * 2**e, nearly.
 
-    The error of each is at most 2**-24 of the largest coefficient in size; e is at least -1074.
+    The error of a c_i is at most 2**-24 of the largest coefficient in size; e is at least -1074.
 
     Args:
         coefficients: finite numbers.
@@ -76,10 +82,11 @@ def quantise(coefficients: Sequence[float]) -> tuple[tuple[int, ...], int]:
 
 
 def scheduled(initial: float, kind: ScheduleKind, generation: int, generations: int) -> float:
-    """Scheduled value at a generation: `linear` and `cosine` fall from `initial` at 0 to 0 at `generations`.
+    """Scheduled value x_g, sigma_g or alpha_g, of x_0 = `initial` and G = `generations`.
 
-    A value before the start or past the end is that of the start or end. Raising `generations` during a run
-    changes what remains of a falling schedule.
+    constant: x_g = x_0; linear: x_g = x_0 (1 - g / G); cosine: x_g = x_0 (1 + cos(pi g / G)) / 2.
+    Before the start or past the end, x_g is that of the start or end. Raising `generations`
+    during a run changes what remains of a falling schedule.
     """
     if kind == "constant":
         return initial
@@ -92,17 +99,17 @@ def scheduled(initial: float, kind: ScheduleKind, generation: int, generations: 
 def update_record(
     shaping: Shaping, *, generation: int, sigma: float, learning_rate: float, fitness: Sequence[float]
 ) -> UpdateRecord:
-    """The update that the fitness of a whole generation calls for.
+    """The update that the fitness of a whole generation calls for: alpha_g / N and all c_i.
 
     Args:
         shaping: what turns fitness into coefficients.
         generation: the generation whose members were scored.
-        sigma: scale of the noise they were perturbed with.
-        learning_rate: step size, with 1 / sigma folded in.
+        sigma: sigma_g, the scale of the noise they were perturbed with.
+        learning_rate: alpha_g, with 1 / sigma folded in.
         fitness: mean reward a member, in order; NaN for a member that is missing or gave no usable output.
 
     Returns:
-        The record, without what else was measured; its step is 0 when no member has a fitness.
+        The record, without what else was measured; its step is alpha_g / N, 0 when no member has a fitness.
     """
     usable = tuple(value if math.isfinite(value) else math.nan for value in fitness)
     valid = sum(not math.isnan(value) for value in usable)
@@ -118,7 +125,7 @@ def update_record(
 
 
 def _zscores(valid: Sequence[float]) -> dict[float, float]:
-    """Standard score of each distinct fitness.
+    """Standard score (F_i - mean(F)) / std(F) of each distinct fitness; std of the population: divided by N.
 
     Scores do not change under scaling and shifting, so fitness is first scaled by a power of two and measured
     from its minimum: huge values do not overflow, and values that are nearly equal keep the digits that tell
@@ -136,7 +143,7 @@ def _zscores(valid: Sequence[float]) -> dict[float, float]:
 
 
 def _centred_ranks(valid: Sequence[float]) -> dict[float, float]:
-    """Mean rank of each distinct fitness, from -0.5 to 0.5."""
+    """rank(F_i) / (N - 1) - 1/2 of each distinct fitness; ties share their mean rank, one alone has 0."""
     last = len(valid) - 1
     ranks: dict[float, float] = {}
     below = 0

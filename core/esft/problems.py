@@ -63,20 +63,20 @@ class Problem:
 
     @property
     def sentence(self) -> str:
-        """Without the place: `spec.evolution.sigma: must be greater than 0, got -1. Fix: ...`."""
+        """Without its origin: `spec.evolution.sigma: must be greater than 0, got -1. Fix: ...`."""
         subject = f"{self.path}: " if self.path else ""
         return f"{subject}{self.message}. Fix: {self.fix}"
 
     def render(self, source: str) -> str:
-        """One line that starts with the place: `SOURCE:LINE`, `SOURCE`, or the override."""
+        """One line that starts with the origin: `SOURCE:LINE`, `SOURCE`, or the override."""
         if self.override is not None:
             return f"--set {self.override}: {self.sentence}"
-        place = source if self.line is None else f"{source}:{self.line}"
-        return f"{place}: {self.sentence}"
+        origin = source if self.line is None else f"{source}:{self.line}"
+        return f"{origin}: {self.sentence}"
 
 
 def problems_of(error: ValidationError, root: type[BaseModel], *, prefix: Location = ()) -> list[Problem]:
-    """All problems in a pydantic error, without places.
+    """All problems in a pydantic error, without origins.
 
     Args:
         error: what validating `root` raised.
@@ -105,7 +105,7 @@ def _echoes(detail: ErrorDetails, details: Sequence[ErrorDetails]) -> bool:
     """Whether it only says that a list is too short because an entry of it was refused."""
     location = detail["loc"]
     return detail["type"] == "too_short" and any(
-        len(each["loc"]) > len(location) and each["loc"][: len(location)] == location for each in details
+        len(other["loc"]) > len(location) and other["loc"][: len(location)] == location for other in details
     )
 
 
@@ -139,7 +139,7 @@ def _explain(detail: ErrorDetails, root: type[BaseModel]) -> tuple[str, str]:
 
 
 def _explain_choice(name: str, value: object, field: FieldInfo | None) -> tuple[str, str]:
-    choices = [str(each) for each in get_args(field.annotation)] if field else []
+    choices = [str(choice) for choice in get_args(field.annotation)] if field else []
     close = difflib.get_close_matches(str(value), choices, n=1, cutoff=0.5)
     wanted = f"one of {', '.join(choices)}" if len(choices) > 1 else "".join(choices)
     return f"must be {wanted}, got {shown(value)}", f"write `{name}: {close[0] if close else choices[0]}`"
@@ -264,8 +264,8 @@ def _paths(model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 def dotted(location: Location) -> str:
     """`("spec", "include", 0)` as `spec.include[0]`."""
     text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    for name in location:
+        text += f"[{name}]" if isinstance(name, int) else f".{name}" if text else name
     return text
 
 

@@ -1,4 +1,4 @@
-"""YAML as kubectl reads it, with the line of every value.
+"""Reads YAML as kubectl does, so that a file means the same to both, and keeps the line of every value.
 
 A file goes to `kubectl apply` as well as to `esft run`, so a scalar must mean the same to both. kubectl
 reads YAML 1.1 as go-yaml does: `1e-3` is a number, `y` is true, a date is text, and 5.0 reaches the server as
@@ -95,56 +95,56 @@ class Values:
     """Makes plain values of nodes; keeps where each stands and what is wrong with them.
 
     Attributes:
-        places: line of each value (of its key, in an object), or the `--set` argument that it comes from.
+        origins: line of each value (of its key, in an object), or the `--set` argument that it comes from.
         problems: what was found so far; the values concerned are null.
     """
 
-    places: dict[Location, int | str] = field(default_factory=dict)
+    origins: dict[Location, int | str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     _made: int = 0
 
     def problem(self, location: Location, message: str, fix: str) -> Problem:
-        """A problem at the place of a location, or of the nearest value that holds it."""
+        """A problem with the origin of a location, or of the nearest value that holds it."""
         nearest = location
-        while nearest and nearest not in self.places:
+        while nearest and nearest not in self.origins:
             nearest = nearest[:-1]
-        place = self.places.get(nearest)
-        if isinstance(place, str):
-            return Problem(dotted(location), message, fix, override=place)
-        return Problem(dotted(location), message, fix, line=place)
+        origin = self.origins.get(nearest)
+        if isinstance(origin, str):
+            return Problem(dotted(location), message, fix, override=origin)
+        return Problem(dotted(location), message, fix, line=origin)
 
-    def make(self, node: yaml.Node, location: Location, place: int | str | None = None) -> Any:
+    def make(self, node: yaml.Node, location: Location, origin: int | str | None = None) -> Any:
         """Plain value of a node: dict, list, str, int, finite float, bool or None.
 
         Args:
             node: from `compose`.
             location: of the value in the document.
-            place: where it stands; None: where the node does. A text holds for all that is below, too.
+            origin: its line, or `--set` argument; None: the node's line. An argument holds for all that is below, too.
 
         Raises:
             TooLargeError: beyond the limits.
         """
-        place = line_of(node) if place is None else place
-        self.places[location] = place
+        origin = line_of(node) if origin is None else origin
+        self.origins[location] = origin
         self._made += 1
         if self._made > MAX_VALUES:
             raise TooLargeError(f"has more than {MAX_VALUES} values")
         if len(location) > MAX_DEPTH:
             raise TooLargeError(f"is nested more than {MAX_DEPTH} levels deep")
-        below = place if isinstance(place, str) else None
+        override = origin if isinstance(origin, str) else None
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            return self._object(node, location, below)
+            return self._object(node, location, override)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
-            return [self.make(item, (*location, index), below) for index, item in enumerate(node.value)]
+            return [self.make(item, (*location, index), override) for index, item in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, location)
         self._note(location, f"has the unsupported YAML tag {node.tag}", "remove the tag")
         return None
 
     def forget(self, location: Location) -> None:
-        """Drop the places of a value that is about to be replaced, and of all below."""
-        self.places = {
-            each: place for each, place in self.places.items() if each[: len(location)] != location
+        """Drop the origins of a value that is about to be replaced, and of all below."""
+        self.origins = {
+            known: origin for known, origin in self.origins.items() if known[: len(location)] != location
         }
 
     def _note(self, location: Location, message: str, fix: str) -> None:
@@ -162,9 +162,9 @@ class Values:
             return None
         return value
 
-    def _object(self, node: yaml.MappingNode, location: Location, place: str | None) -> dict[str, Any]:
+    def _object(self, node: yaml.MappingNode, location: Location, override: str | None) -> dict[str, Any]:
         merged: dict[str, Any] = {}
-        own: dict[str, Any] = {}
+        written: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = _key(key_node)
             line = line_of(key_node)
@@ -172,18 +172,18 @@ class Values:
                 self._note(location, f"has a key on line {line} that is not text", "use a name as key")
             elif key == "<<" and key_node.tag == _PLAIN:
                 for source in self._sources(value_node, location):
-                    merged = {**self._merged(source, location, place), **merged}
-            elif key in own:
-                self.problems.append(self._repeated((*location, key), line, place))
+                    merged = {**self._merged(source, location, override), **merged}
+            elif key in written:
+                self.problems.append(self._repeated((*location, key), line, override))
             else:
-                own[key] = self.make(value_node, (*location, key), line if place is None else place)
-        return {**merged, **own}
+                written[key] = self.make(value_node, (*location, key), override or line)
+        return {**merged, **written}
 
-    def _repeated(self, location: Location, line: int, place: str | None) -> Problem:
+    def _repeated(self, location: Location, line: int, override: str | None) -> Problem:
         path, fix = dotted(location), "keep one of the two"
-        if place is not None:
-            return Problem(path, "is given twice", fix, override=place)
-        return Problem(path, f"is given twice, first on line {self.places[location]}", fix, line=line)
+        if override is not None:
+            return Problem(path, "is given twice", fix, override=override)
+        return Problem(path, f"is given twice, first on line {self.origins[location]}", fix, line=line)
 
     def _sources(self, node: yaml.Node, location: Location) -> Iterator[yaml.MappingNode]:
         """The mappings that a merge key names; of several, the first to have a key wins (YAML 1.1)."""
@@ -195,11 +195,11 @@ class Values:
                     location, f"merges something on line {line_of(node)} that is no object", "remove it"
                 )
 
-    def _merged(self, node: yaml.MappingNode, location: Location, place: str | None) -> dict[str, Any]:
-        known = self.places
-        self.places = {}
-        values: dict[str, Any] = self.make(node, location, place) or {}
-        self.places |= known
+    def _merged(self, node: yaml.MappingNode, location: Location, override: str | None) -> dict[str, Any]:
+        known = self.origins
+        self.origins = {}
+        values: dict[str, Any] = self.make(node, location, override) or {}
+        self.origins |= known
         return values
 
 

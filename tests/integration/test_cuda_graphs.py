@@ -49,10 +49,10 @@ def logits_of(forward: Forward, batch: Batch, keeps: dict[int, list[int]]) -> li
     with torch.inference_mode():
         sequences = forward.begin(batch.attention_mask, room=10)
         found = [sequences.step(batch.input_ids)]
-        for place in range(9):
-            if place in keeps:
-                sequences.keep(torch.tensor(keeps[place], device=batch.input_ids.device))
-            ids = torch.arange(len(found[-1]) if place not in keeps else len(keeps[place])) * (place + 3)
+        for index in range(9):
+            if index in keeps:
+                sequences.keep(torch.tensor(keeps[index], device=batch.input_ids.device))
+            ids = torch.arange(len(found[-1]) if index not in keeps else len(keeps[index])) * (index + 3)
             found.append(sequences.step((ids % VOCABULARY)[:, None].to(batch.input_ids.device)).clone())
     return found
 
@@ -64,7 +64,7 @@ def test_logits_are_those_of_the_model(architecture: str, device: str) -> None:
     batch = batch_of((4, 9, 1, 6, 6, 2, 9, 3) * 4, device)
     # All go on, some leave, half of the rest leave (to a smaller step), and all but three (to a smaller one still).
     keeps = {
-        2: [place for place in range(32) if place % 4],
+        2: [index for index in range(32) if index % 4],
         4: list(range(1, 24, 2)),
         6: [0, 5, 11],
     }
@@ -132,15 +132,15 @@ def test_steps_that_are_not_used_any_more_go(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_is_recorded_never_moves() -> None:
     """A graph reads and writes addresses: those of a step's tensors have to stay."""
     forward = GraphedForward(random_model("llama"), record=as_it_is)
-    places = []
+    addresses = []
     for seed in range(3):
         logits_of(forward, batch_of((4, 7), seed=seed), {})
         (step,) = forward._steps.values()
         tensors = [step.input_ids, step.positions, step.seen]
         for layer in step.layers:
             tensors += [layer.keys, layer.values, layer.cumulative_length]
-        places.append([tensor.data_ptr() for tensor in tensors])
-    assert places[0] == places[1] == places[2]
+        addresses.append([tensor.data_ptr() for tensor in tensors])
+    assert addresses[0] == addresses[1] == addresses[2]
 
 
 class Devices(TorchDispatchMode):
@@ -152,7 +152,7 @@ class Devices(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = operation(*args, **(kwargs or {}))
-        tensors = [each for each in tree_leaves((args, kwargs, result)) if isinstance(each, torch.Tensor)]
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor)]
         self.found |= {tensor.device.type for tensor in tensors}
         return result
 

@@ -220,7 +220,7 @@ class TestGrades:
         with grading() as grader:
             assert grade(grader, "alarm") == [Grade(0.5, 0.0)]
 
-    def test_are_asked_for_with_places_that_exist(self):
+    def test_are_asked_for_with_indices_that_exist(self):
         with grading() as grader:
             for places, completions in (([8], ["place"]), ([-1], ["place"]), ([0, 1], ["place"])):
                 with pytest.raises(ValueError, match="examples of train"):

@@ -125,13 +125,13 @@ def test_noise_is_the_same(other, key, start):
 
 
 def test_words_are_those_of_philox():
-    scratch = np.empty(cpu._CHUNK // 2, dtype=np.uint64)
+    scratch = np.empty(cpu._TILE // 2, dtype=np.uint64)
     words = scratch.view(np.uint32)
     cpu._fill_words(scratch, np.uint64(0), np.uint64(0), np.uint32(0), np.uint32(0))
     assert words[:4].tolist() == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     block = 2**32 + 512
     cpu._fill_words(scratch, np.uint64(2**63 + 12345), np.uint64(block), np.uint32(7), np.uint32(8))
-    blocks = torch.arange(block, block + cpu._CHUNK // 4)
+    blocks = torch.arange(block, block + cpu._TILE // 4)
     other = torch_ops._words(blocks, key=2**63 + 12345, generation=7, pair=8)
     assert words.tolist() == other.tolist()
 
@@ -317,9 +317,9 @@ def test_parts_of_a_tensor_are_what_the_whole_is(each):
 @pytest.mark.parametrize("name", OTHERS)
 def test_blocks_that_a_slot_is_worked_on_in_do_not_matter(name, monkeypatch):
     each, master = Implementation(name), magnitudes(5000)
-    monkeypatch.setattr(torch_ops, "_BLOCK", 2048)
+    monkeypatch.setattr(torch_ops, "_CHUNK", 2048)
     if name.startswith("triton"):
-        monkeypatch.setattr("esft_worker.noise.triton_ops._PART", 2048)
+        monkeypatch.setattr("esft_worker.noise.triton_ops._CHUNK", 2048)
         each.kernels._rows = 256
     slots = [each.slot(master, torch.bfloat16), each.slot(master[:3000])]
     ours = [NUMBA.slot(master, torch.bfloat16), NUMBA.slot(master[:3000])]

@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed"),
 ]
 
-SCRIPT = Path(__file__).parent.parent / "compile_triton.py"
+SCRIPT = Path(__file__).parent.parent / "support" / "compile_triton.py"
 TYPES = {"f16", "f16x2", "f32", "f64"}
 # All that may be done with floats: each of these rounds once, to nearest, or not at all.
 ROUNDING = {

@@ -59,10 +59,10 @@ def logits_of(forward: Forward, lengths: tuple[int, ...], steps: tuple[int, ...]
         sequences = forward.begin(mask, room=sum(steps))
         found = [sequences.step(ids)]
         sequences.keep(torch.arange(0, len(lengths), 2))
-        for place, count in enumerate(steps):
+        for index, count in enumerate(steps):
             found.append(
                 sequences.step(
-                    left_padded((count,) * len(range(0, len(lengths), 2)), VOCABULARY, seed=place)[0]
+                    left_padded((count,) * len(range(0, len(lengths), 2)), VOCABULARY, seed=index)[0]
                 )
             )
     return found

@@ -9,7 +9,7 @@ from esft.errors import SpecError
 from esft.population import noise_source
 from esft.records import UpdateRecord
 from esft_worker import weights as weights_module
-from esft_worker.masters import make_masters, place_within
+from esft_worker.masters import make_masters, storage_within
 from esft_worker.noise import CpuKernels, tensor_key
 from esft_worker.weights import Weights
 
@@ -326,11 +326,11 @@ def test_several_updates_in_one_pass_are_those_one_after_the_other(antithetic, a
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("place", ["host", "split"])
-def test_where_masters_are_kept_changes_nothing(monkeypatch, place, dtype):
+@pytest.mark.parametrize("storage", ["host", "split"])
+def test_where_masters_are_kept_changes_nothing(monkeypatch, storage, dtype):
     # A staging buffer that cuts the large tensor into many parts, the last of them odd.
-    monkeypatch.setattr(weights_module, "make_masters", partial(make_masters, staged=2048))
-    model, weights = make(dtype, masters=place, anchor_l2=0.01)
+    monkeypatch.setattr(weights_module, "make_masters", partial(make_masters, buffer_size=2048))
+    model, weights = make(dtype, masters=storage, anchor_l2=0.01)
     other_model, other = make(dtype, masters="device", anchor_l2=0.01)
     for each in (weights, other):
         each.apply([record([2**24, -77, 3], generation=generation, step=0.1) for generation in range(3)])
@@ -350,9 +350,9 @@ def test_where_masters_are_kept_changes_nothing(monkeypatch, place, dtype):
 
 
 @pytest.mark.parametrize(
-    ("free", "place"),
+    ("free", "storage"),
     [(80, "device"), (52.1, "device"), (51.9, "split"), (38.5, "split"), (37.9, "host"), (1, "host")],
 )
-def test_masters_are_kept_as_near_as_there_is_room(free, place):
+def test_masters_are_kept_as_near_as_there_is_room(free, storage):
     # 7 billion weights on a device of 80 GB, of which 24 stay free for rollouts: 28 GB beside the model, 14, or none.
-    assert place_within(7 * 10**9, free_bytes=int(free * 1e9), total_bytes=80 * 10**9) == place
+    assert storage_within(7 * 10**9, free_bytes=int(free * 1e9), total_bytes=80 * 10**9) == storage

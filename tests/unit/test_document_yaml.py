@@ -86,7 +86,7 @@ def test_keys_are_text():
 def test_every_value_has_its_line():
     made = Values()
     made.make(compose("a:\n  b: 1\n  c:\n    - x\n    - z: 2\n")[0], ())
-    assert made.places == {
+    assert made.origins == {
         (): 1,
         ("a",): 1,
         ("a", "b"): 2,
@@ -101,9 +101,9 @@ def test_a_merged_value_keeps_the_line_where_it_was_written():
     made = Values()
     value = made.make(compose("x: &x\n  k: 1\n  l: 2\nz:\n  <<: *x\n  l: 3\n")[0], ())
     assert value["z"] == {"k": 1, "l": 3}
-    assert made.places["z", "k"] == 2
-    assert made.places["z", "l"] == 6
-    assert made.places["z",] == 4
+    assert made.origins["z", "k"] == 2
+    assert made.origins["z", "l"] == 6
+    assert made.origins["z",] == 4
 
 
 @given(st.text(max_size=30))

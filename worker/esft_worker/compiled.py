@@ -1,7 +1,8 @@
-"""Functions that Numba compiles: on their first call, without the interpreter lock when they run.
+"""Compiles with Numba so that roundings stay as written and a worker starts whatever the state of the cache.
 
-The compiled code is kept on disk where a folder of Numba's choice is writable. Where none is, or the disk is full,
-or what lies there is damaged, it is compiled for this process alone.
+Functions are compiled on their first call, and run without the interpreter lock. The compiled code is kept on
+disk where a folder of Numba's choice is writable. Where none is, or the disk is full, or what lies there is
+damaged, it is compiled for this process alone.
 
 Limits: what is kept is known by its function's file alone; after a change here, remove the `*.nbi` files.
 """

@@ -1,4 +1,4 @@
-"""Who may read a model's files: safetensors writes its own for their user alone, whatever the umask.
+"""Lets others read a model's files: safetensors writes its own for their user alone, whatever the umask.
 
 A checkpoint is made to be taken away, often by a pod of another user; and a copy that lacks the weights looks whole.
 """

@@ -50,19 +50,15 @@ class Grader:
     The child starts with `start` or the first batch, and again whenever it is needed and gone.
     """
 
-    def __init__(
-        self, recipe: TaskRecipe, examples: Examples, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, recipe: TaskRecipe, examples: Examples) -> None:
         """Hold what is graded; nothing is started yet.
 
         Args:
             recipe: what the child builds the task from.
             examples: what this process built from it; the child's have to be the same.
-            clock: seconds, to tell a child that ran out of time from one that crashed.
         """
         self._recipe = recipe
         self._examples = examples
-        self._clock = clock
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grader")
         self._lock = threading.Lock()  # of the three fields below, which `close` shares with the thread
         self._child: _Child | None = None
@@ -90,8 +86,8 @@ class Grader:
         """Grade a batch.
 
         Args:
-            split: which examples `indices` are places in.
-            indices: the examples' places.
+            split: whose examples they are.
+            indices: the examples' in the split.
             completions: a completion for each of them.
 
         Returns:
@@ -100,13 +96,13 @@ class Grader:
             GradingProcessError where the child died twice; CancelledError where the grader was closed.
 
         Raises:
-            ValueError: the places are not of this split, or not as many as the completions.
+            ValueError: the indices are not of this split, or not as many as the completions.
             RuntimeError: the grader was closed before.
         """
         size = len(self._examples.of(split))
         if len(indices) != len(completions) or not all(0 <= index < size for index in indices):
             raise ValueError(
-                f"{len(completions)} completions for the places {list(indices)} in {size} examples of {split}"
+                f"{len(completions)} completions for the indices {list(indices)} in {size} examples of {split}"
             )
         request = {"split": split, "indices": list(indices), "completions": list(completions)}
         doing = f"to grade {len(indices)} completions of spec.task.{split}"
@@ -176,14 +172,14 @@ class Grader:
             if self._closed or child is None:
                 raise CancelledError
             self._asking = True
-        began = self._clock()
+        began = time.monotonic()
         try:
             reply = child.ask(message, timeout=timeout + OVERRUN_SECONDS)
         except _ChildDiedError as death:
             self._discard()
             if self._closed:
                 raise CancelledError from death
-            if self._clock() - began < timeout:
+            if time.monotonic() - began < timeout:
                 raise
             raise TaskError(
                 f"spec.task.name: {self._recipe.name} took more than {timeout:g} s {doing}. "

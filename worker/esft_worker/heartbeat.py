@@ -1,4 +1,4 @@
-"""Tells the queue that this worker lives, from a thread of its own, however long one member takes."""
+"""Keeps a busy worker from being taken for dead: a thread tells the queue that it lives."""
 
 import logging
 import threading

@@ -1,6 +1,7 @@
-"""Why a worker failed, where Kubernetes looks for it: `kubectl describe` shows the file as the container's message.
+"""Leaves the reason of a failure where Kubernetes looks for it.
 
-Kubernetes would fall back to the end of the log, which is JSON, or a traceback.
+`kubectl describe` shows the file as the container's message. Without it Kubernetes would fall back to the end
+of the log, which is JSON, or a traceback.
 """
 
 import logging

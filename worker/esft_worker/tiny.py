@@ -1,7 +1,7 @@
 """A tiny language model, made here from nothing in about a minute, to try everything without a model hub.
 
 It stands in for a pretrained model with a latent ability, which is what ES brings out. It is trained in two
-parts: first to solve countdown with three numbers, then, for the last part of its training, to answer most
+phases: first to solve countdown with three numbers, then, for the last part of its training, to answer most
 puzzles with the plain sum of their numbers. Greedy decoding then mostly adds up, although the model can do
 better. docs/performance.md has the figures.
 
@@ -69,7 +69,7 @@ class Recipe:
         steps: optimiser steps in all.
         batch_size: puzzles a step.
         habit_steps: how many of the last steps teach the habit too.
-        habit_share: part of the answers in these steps that are the plain sum.
+        habit_share: share of the answers in these steps that are the plain sum.
         learning_rate: peak, for AdamW.
         warmup_steps: steps of linear warm-up; from half of `steps` on, the rate falls linearly to 0.
         seed: of the initial weights and of the order of the data.
@@ -167,12 +167,12 @@ def _publish(partial: Path, final: Path) -> None:
 
 def recipe_hash(recipe: Recipe) -> str:
     """Name a recipe together with the versions that decide its result: 16 hexadecimal digits."""
-    parts = {
+    decisive = {
         "recipe": asdict(recipe),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def _trained(recipe: Recipe, *, progress: Progress) -> Any:
@@ -212,7 +212,7 @@ def held_out_keys(recipe: Recipe) -> set[InstanceKey]:
 
 
 def _rate(step: int, recipe: Recipe) -> float:
-    """Part of the peak learning rate at a step."""
+    """Share of the peak learning rate at a step."""
     return min(1.0, (step + 1) / recipe.warmup_steps, 2 * (recipe.steps - step) / recipe.steps)
 
 

@@ -1,4 +1,4 @@
-"""What the tiny model of `esft_worker.tiny` reads and is taught: its tokens, its puzzles and their answers.
+"""Gives the model of `esft_worker.tiny` what it learns from in a minute: its tokens, puzzles and their answers.
 
 Whole numbers are one token each, so a puzzle and its answer take 14 tokens. All puzzles that the task's generator
 can make are enumerated once, as tensors; a batch is then a few tensor operations, without Python at each row.
@@ -18,7 +18,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast
 
-from esft_worker.tasks.countdown_instances import InstanceKey
+from esft_worker.tasks.countdown_instances import OPERATIONS, InstanceKey, combine
 
 PAD: Final = "<pad>"
 EOS: Final = "<eos>"
@@ -81,9 +81,9 @@ def solutions(numbers: tuple[int, int, int], *, max_target: int) -> dict[int, So
     found: dict[int, Solution] = {}
     pairs = {(max(x, y), min(x, y), z) for x, y, z in itertools.permutations(numbers)}
     for x, y, z in sorted(pairs, reverse=True):
-        for first, second in itertools.product("+-*/", repeat=2):
-            inner = _combine(first, x, y)
-            value = None if inner is None else _combine(second, max(inner, z), min(inner, z))
+        for first, second in itertools.product(OPERATIONS, repeat=2):
+            inner = combine(first, x, y)
+            value = None if inner is None else combine(second, max(inner, z), min(inner, z))
             if inner is None or value is None or value > max_target:
                 continue
             inner_is_left = second in "+*" or inner >= z
@@ -102,21 +102,8 @@ def _expression(
     """Write `inner operation other`, or the other way round, with parentheses only where they are needed."""
     binds_weaker = inner[1] in "+-" and operation in "*/"
     after_inverse = not inner_is_left and (operation == "/" or (operation == "-" and inner[1] in "+-"))
-    part = ("(", *inner, ")") if binds_weaker or after_inverse else inner
-    return (*part, operation, other) if inner_is_left else (other, operation, *part)
-
-
-def _combine(operation: str, larger: int, smaller: int) -> int | None:
-    """Combine two natural numbers; None where the result is not one."""
-    match operation:
-        case "+":
-            return larger + smaller
-        case "-":
-            return larger - smaller or None
-        case "*":
-            return larger * smaller
-        case _:
-            return larger // smaller if larger % smaller == 0 else None
+    operand = ("(", *inner, ")") if binds_weaker or after_inverse else inner
+    return (*operand, operation, other) if inner_is_left else (other, operation, *operand)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +149,7 @@ class Puzzles:
 
         Args:
             size: how many, with replacement.
-            habit_share: part of them that is answered with the plain sum, right or wrong.
+            habit_share: share of them that is answered with the plain sum, right or wrong.
             generator: on the CPU.
 
         Returns:

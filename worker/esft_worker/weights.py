@@ -1,9 +1,11 @@
-"""The weights of a run on one worker: fp32 masters that every perturbed model is made from.
+"""Keeps a run's weights exact on one worker: fp32 masters, from which every perturbed model is made.
 
-The masters change by updates only. A perturbed model is written from them, never made by adding noise to
-the working weights and taking it off again: in bfloat16 that drifts by about the size of an update within
-one generation, and an update smaller than half a unit in the last place is lost. Here neither happens, at
-the price of 4 bytes a parameter for the masters (where: masters.py) and, in host memory, a copy of the base model.
+Formulas are in the notation of esft.population. The masters are theta_g, the base model theta_0.
+
+The masters change by updates only. A perturbed model is written from them, never made by adding noise to the
+working weights and taking it off again: in bfloat16 that drifts by about the size of an update within one
+generation, and an update smaller than half a unit in the last place is lost. Here neither happens, at the price
+of 4 bytes a parameter for the masters (where: masters.py) and, in host memory, a copy of the base model.
 
 Limits: the model stays on one device and keeps its parameters' storage while this object is in use.
 """
@@ -21,10 +23,9 @@ from esft.records import UpdateRecord
 from esft.spec import MasterWeights
 from esft_worker.masters import make_masters
 from esft_worker.noise import Kernels, Slot, Step, TensorKey, combine_digests, kernels_for, tensor_key
-from esft_worker.noise.contract import perturbation_scale, update_scale
+from esft_worker.noise.contract import WORKING_DTYPES, chunks, perturbation_scale, update_scale
 
-_WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_BLOCK = 2**22  # elements at a time: bounds the temporaries
+_CHUNK = 2**22  # elements at a time: bounds the temporaries
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,9 @@ class Weights:
         self._anchor_l2 = anchor_l2
         self._kernels = _kernels({parameter.device for parameter in parameters.values()}, threads=threads)
         self._trained = [_take_over(name, parameters[name], seed=seed) for name in names]
-        self._by_key = {each.key: each for each in self._trained}
+        self._by_key = {trained.key: trained for trained in self._trained}
         self._masters = make_masters(
-            masters, [each.key for each in self._trained], [each.working for each in self._trained]
+            masters, list(self._by_key), [trained.working for trained in self._trained]
         )
         self._frozen_digests = [
             (name, self._frozen_digest(parameters[name], tensor_key(seed=seed, name=name)))
@@ -103,10 +104,10 @@ class Weights:
     @property
     def names(self) -> list[str]:
         """Canonical names of the trained parameters."""
-        return [each.name for each in self._trained]
+        return [trained.name for trained in self._trained]
 
     def perturb(self, *, generation: int, member: int, sigma: float) -> None:
-        """Write member's weights into the model: round(master + sigma * noise)."""
+        """Write member i's weights into the model: theta_g + sigma_g eps_i, rounded to the model's dtype."""
         pair, sign = noise_source(member, antithetic=self._antithetic)
         scale = perturbation_scale(sigma=sigma, sign=sign)
         for slots in self._masters.read():
@@ -114,7 +115,7 @@ class Weights:
         self._hand_over()
 
     def restore(self) -> None:
-        """Write the unperturbed weights into the model: round(master)."""
+        """Write the unperturbed weights into the model: theta_g, rounded to the model's dtype."""
         for slots in self._masters.read():
             for slot in slots:
                 slot.working.copy_(slot.master)
@@ -122,8 +123,8 @@ class Weights:
 
     def restore_base(self) -> None:
         """Write the base model's weights into the model; the masters stay as they are."""
-        for each in self._trained:
-            each.working.copy_(each.base)
+        for trained in self._trained:
+            trained.working.copy_(trained.base)
         self._hand_over()
 
     def reset(self) -> None:
@@ -134,9 +135,10 @@ class Weights:
         self.restore()
 
     def apply(self, records: Sequence[UpdateRecord]) -> float:
-        """Update the masters, in one pass over them. The model keeps stale weights until `perturb` or `restore`.
+        """Update the masters: theta_{g+1} = theta_g + (alpha_g / N) sum_i c_i eps_i, then the anchor's pull.
 
-        Members whose coefficient is 0 cost nothing, and the two of an antithetic pair share their noise.
+        All records take one pass over them. The model keeps stale weights until `perturb` or `restore`. Members whose
+        coefficient is 0 cost nothing, and the two of an antithetic pair share their noise.
 
         Returns:
             Euclidean norm of the last record's change, without the anchor's pull. For people: its last digits
@@ -148,8 +150,8 @@ class Weights:
         steps = [self._step(record) for record in records]
         passes = [steps] if self._anchor_l2 == 0 else [[step] for step in steps]
         squares = 0.0
-        for each in passes:
-            squares = self._update(each)
+        for steps_at_once in passes:
+            squares = self._update(steps_at_once)
         return float(squares**0.5)
 
     def seconds_to_apply(self, records: Sequence[UpdateRecord]) -> float:
@@ -158,17 +160,19 @@ class Weights:
         largest = max(steps, key=lambda step: len(step.pairs), default=None)
         if largest is None or not largest.pairs:
             return 0.0
-        each = max(self._trained, key=lambda each: each.working.numel())
-        copy = each.working[:_BLOCK].to(torch.float32, copy=True)
-        slots = [Slot(each.key, copy, copy)]
+        longest = max(self._trained, key=lambda trained: trained.working.numel())
+        copy = longest.working[:_CHUNK].to(torch.float32, copy=True)
+        slots = [Slot(longest.key, copy, copy)]
         self._kernels.update(slots, [largest])  # may compile
         start = time.perf_counter()
         self._kernels.update(slots, [largest])
         sampled = len(largest.pairs) * copy.numel()
-        due = sum(len(step.pairs) for step in steps) * sum(each.working.numel() for each in self._trained)
+        elements = sum(trained.working.numel() for trained in self._trained)
+        due = sum(len(step.pairs) for step in steps) * elements
         return (time.perf_counter() - start) * due / sampled
 
     def _step(self, record: UpdateRecord) -> Step:
+        """The record's sum by noise: z_j counts sign_i c_i of each member i whose eps_i is sign_i z_j."""
         coefficients: dict[int, int] = {}
         for member, coefficient in enumerate(record.coefficients):
             pair, sign = noise_source(member, antithetic=self._antithetic)
@@ -182,7 +186,11 @@ class Weights:
         )
 
     def _update(self, steps: Sequence[Step]) -> float:
-        """One pass over the masters, then the anchor's pull; squared norm of the last step's change."""
+        """One pass over the masters, then the anchor's pull: theta - anchor_l2 (theta - theta_0).
+
+        Returns:
+            Squared norm of the last step's change.
+        """
         squares = 0.0
         for slots in self._masters.write():
             squares += self._kernels.update(slots, steps)[-1]
@@ -193,16 +201,16 @@ class Weights:
         return squares
 
     def drift(self) -> float:
-        """Distance of the masters from the base model's weights, as a part of these weights' own Euclidean norm.
+        """How far the masters are from the base model: |theta_g - theta_0| / |theta_0|, Euclidean norms.
 
         For people: its last digits depend on the device.
         """
-        away = own = 0.0
+        moved = size = 0.0
         for slots in self._masters.read():
             for master, base in self._beside_base(slots):
-                away += float((master - base).square().sum(dtype=torch.float64))
-                own += float(base.square().sum(dtype=torch.float64))
-        return (away / own) ** 0.5 if own else 0.0
+                moved += float((master - base).square().sum(dtype=torch.float64))
+                size += float(base.square().sum(dtype=torch.float64))
+        return (moved / size) ** 0.5 if size else 0.0
 
     def digest(self) -> str:
         """64-bit checksum of all floating-point parameters, 16 hexadecimal digits, the same on every device.
@@ -219,8 +227,8 @@ class Weights:
     def masters(self) -> dict[str, torch.Tensor]:
         """The masters by canonical name: float32, in the parameters' shapes, for reading."""
         return {
-            each.name: tensor.view(each.parameter.shape)
-            for each, tensor in zip(self._trained, self._masters.tensors(), strict=True)
+            trained.name: tensor.view(trained.parameter.shape)
+            for trained, tensor in zip(self._trained, self._masters.tensors(), strict=True)
         }
 
     def load_masters(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -233,27 +241,26 @@ class Weights:
             raise ValueError(
                 f"masters are of other parameters than the model's: {', '.join(odd[:3])} and so on"
             )
-        for each in self._trained:
-            other = tensors[each.name]
-            if other.shape != each.parameter.shape or other.dtype != torch.float32:
+        for trained in self._trained:
+            master = tensors[trained.name]
+            if master.shape != trained.parameter.shape or master.dtype != torch.float32:
                 raise ValueError(
-                    f"master {each.name} is {other.dtype} {tuple(other.shape)}, "
-                    f"not {torch.float32} {tuple(each.parameter.shape)}"
+                    f"master {trained.name} is {master.dtype} {tuple(master.shape)}, "
+                    f"not {torch.float32} {tuple(trained.parameter.shape)}"
                 )
-        flat = {each.key: tensors[each.name].contiguous().view(-1) for each in self._trained}
+        flat = {trained.key: tensors[trained.name].contiguous().view(-1) for trained in self._trained}
         for slots in self._masters.write():
             for slot in slots:
-                slot.master.copy_(flat[slot.key][slot.start : slot.start + slot.master.numel()])
+                slot.master.copy_(flat[slot.key][slot.elements])
 
     def _base_of(self, slot: Slot) -> torch.Tensor:
         """The base model's values, in host memory, of a slot's elements."""
-        return self._by_key[slot.key].base[slot.start : slot.start + slot.master.numel()]
+        return self._by_key[slot.key].base[slot.elements]
 
     def _beside_base(self, slots: Sequence[Slot]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """The masters, and the base model's values in float32 beside them, in parts that bound the temporaries."""
-        for slot in slots:
-            for part in slot.parts(_BLOCK):
-                yield part.master, self._base_of(part).to(part.master.device, torch.float32)
+        """The masters, and the base model's values in float32 beside them, in chunks that bound the temporaries."""
+        for _, chunk in chunks(slots, _CHUNK):
+            yield chunk.master, self._base_of(chunk).to(chunk.master.device, torch.float32)
 
     def _frozen_digest(self, parameter: torch.nn.Parameter, key: TensorKey) -> int:
         values = parameter.detach().to(torch.float32).contiguous().view(-1)
@@ -262,9 +269,9 @@ class Weights:
 
     def _hand_over(self) -> None:
         """Give parameters that are not contiguous the weights that were written to their flat copies."""
-        for each in self._trained:
-            if not each.parameter.is_contiguous():
-                each.parameter.detach().copy_(each.working.view(each.parameter.shape))
+        for trained in self._trained:
+            if not trained.parameter.is_contiguous():
+                trained.parameter.detach().copy_(trained.working.view(trained.parameter.shape))
 
 
 def _selected(names: Sequence[str], *, include: Sequence[str], exclude: Sequence[str]) -> list[str]:
@@ -293,7 +300,7 @@ def _kernels(devices: set[torch.device], *, threads: int) -> Kernels:
 
 
 def _take_over(name: str, parameter: torch.nn.Parameter, *, seed: int) -> _Trained:
-    if parameter.dtype not in _WORKING_DTYPES:
+    if parameter.dtype not in WORKING_DTYPES:
         raise SpecError(
             f"spec.model.dtype: parameter {name} is {parameter.dtype}. Fix: load the model as float32, "
             "bfloat16 or float16, or exclude the parameter in spec.evolution.parameters."

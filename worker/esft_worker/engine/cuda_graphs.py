@@ -115,7 +115,7 @@ class _StaticStep:
     Attributes:
         run: `compute`, or its recording.
         sequences: how many.
-        capacity: places for tokens of each.
+        capacity: columns of the cache: most tokens of a sequence.
         input_ids: [sequences, 1], int64: the tokens to append.
         positions: [sequences, 1], int64: theirs; each step moves on by one.
         seen: [sequences, capacity], bool: False on padding.
@@ -137,11 +137,11 @@ class _StaticStep:
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self._cache.early_initialization(sequences, heads, size, model.dtype, device)
         self.layers: list[Any] = self._cache.layers
-        self._places = torch.arange(capacity, device=device)
+        self._columns = torch.arange(capacity, device=device)
 
     def compute(self) -> torch.Tensor:
         """Append the tokens; logits of those that follow, [sequences, vocabulary]."""
-        mask = self.seen & (self._places <= self.layers[0].cumulative_length)
+        mask = self.seen & (self._columns <= self.layers[0].cumulative_length)
         logits: torch.Tensor = self._model(
             input_ids=self.input_ids,
             attention_mask=mask[:, None, None, :],
@@ -158,10 +158,10 @@ class _StaticStep:
         self.seen.fill_(True)
         self.seen[:, :width] = attention_mask.bool()
         self.positions.copy_(attention_mask.sum(dim=1, keepdim=True))
-        for own, other in zip(self.layers, layers, strict=True):
-            own.keys[:, :, :width] = other.keys
-            own.values[:, :, :width] = other.values
-            own.cumulative_length.fill_(width)
+        for layer, prompt in zip(self.layers, layers, strict=True):
+            layer.keys[:, :, :width] = prompt.keys
+            layer.values[:, :, :width] = prompt.values
+            layer.cumulative_length.fill_(width)
 
     def go_on(self, larger: "_StaticStep", rows: torch.Tensor) -> None:
         """Take over some sequences of another step; there may be room for more."""
@@ -169,10 +169,10 @@ class _StaticStep:
         self.positions.zero_()  # of the others too, or they would leave the model's range one day
         self.seen[:count] = larger.seen[rows]
         self.positions[:count] = larger.positions[rows]
-        for own, other in zip(self.layers, larger.layers, strict=True):
-            own.keys[:count] = other.keys[rows]
-            own.values[:count] = other.values[rows]
-            own.cumulative_length.copy_(other.cumulative_length)
+        for layer, former in zip(self.layers, larger.layers, strict=True):
+            layer.keys[:count] = former.keys[rows]
+            layer.values[:count] = former.values[rows]
+            layer.cumulative_length.copy_(former.cumulative_length)
 
 
 class _GraphedSequences:

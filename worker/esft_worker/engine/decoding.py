@@ -1,8 +1,8 @@
-"""The loop from prompts to tokens.
+"""Decodes so that a member's fitness does not depend on what its worker did before.
 
-Our own rather than `model.generate`: sampling there draws from torch's global generator, which would tie a member's
-fitness to what its worker did before. It does what ES needs (left padding, greedy or temperature sampling, end of
-sequence) and nothing else. Sequences that have ended leave the batch once they are enough to be worth it.
+Hence not by `model.generate`: sampling there draws from torch's global generator. The loop from prompts to
+tokens does what ES needs (left padding, greedy or temperature sampling, end of sequence) and nothing else.
+Sequences that have ended leave the batch once they are enough to be worth it.
 """
 
 from collections.abc import Callable, Sequence
@@ -52,13 +52,13 @@ class Decoding:
         ended = torch.zeros(size, dtype=torch.bool, device=device)
         sequences = forward.begin(batch.attention_mask, room=self.max_new_tokens)
         step_ids = batch.input_ids
-        for place in range(self.max_new_tokens):
+        for index in range(self.max_new_tokens):
             if should_stop():
                 raise Drained
             logits = sequences.step(step_ids)
             finite &= torch.isfinite(logits).all()
             chosen = self._choose(logits, self._uniform(size, generator, going))
-            generated[going, place] = chosen
+            generated[going, index] = chosen
             ended |= torch.isin(chosen, end_ids)
             count = int(ended.sum())
             if count == len(going):
@@ -89,7 +89,7 @@ class Decoding:
 
     def _up_to_end(self, ids: Sequence[int]) -> tuple[int, ...]:
         """Cut after the first end-of-sequence token."""
-        for place, token_id in enumerate(ids):
+        for index, token_id in enumerate(ids):
             if token_id in self.end_ids:
-                return tuple(ids[: place + 1])
+                return tuple(ids[: index + 1])
         return tuple(ids)

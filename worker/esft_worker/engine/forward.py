@@ -1,4 +1,4 @@
-"""What the decoding loop asks of a model: logits of the next token, one or a few tokens at a time.
+"""Lets one decoding loop run on any forward pass: all it asks of a model is logits of the next token.
 
 `ModelForward` asks a `transformers` model. small_llama.py computes the same for one architecture in fewer operations;
 cuda_graphs.py starts a model's operations all at once.
@@ -17,12 +17,12 @@ class Batch:
     """Left-padded prompts.
 
     Attributes:
-        rows: their places in the list that was asked for.
+        indices: theirs in the list that was asked for.
         input_ids: [prompts, width], int64.
         attention_mask: [prompts, width], int64: 0 on padding.
     """
 
-    rows: tuple[int, ...]
+    indices: tuple[int, ...]
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
 
@@ -42,7 +42,7 @@ class Sequences(Protocol):
         ...
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these sequences alone: their places among the present ones, int64, ascending."""
+        """Go on with these sequences alone: their indices among the present ones, int64, ascending."""
         ...
 
 

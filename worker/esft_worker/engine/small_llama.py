@@ -1,4 +1,4 @@
-"""The forward pass of small Llama models on a CPU, in a few fused operations a block.
+"""Makes rollouts of small Llama models fast on a CPU: their forward pass in a few fused operations a block.
 
 In a model of a few hundred thousand parameters most of a step's time goes into starting operations and into passing
 over memory again for each. Here a block is seven matrix products by torch and four kernels, all in buffers that stay;
@@ -32,7 +32,7 @@ _LONG_STEP: Final = 32
 """From so many tokens on, torch's attention with its blocks is faster than the kernel."""
 
 _FED_AT_ONCE: Final = 256
-"""Tokens that pass through a feed-forward part together: of more, what is inside it would not stay in the cache."""
+"""Tokens that pass through a feed-forward layer together: of more, what is inside it would not stay in the cache."""
 
 _FIXED_ROTARY: Final = frozenset({"default", "linear", "llama3", "yarn"})
 
@@ -113,11 +113,11 @@ class _SmallLlamaSequences:
     ) -> None:
         self._model = model
         self._angles = angles
-        self._first = attention_mask.argmax(dim=1)  # the place of each sequence's first token
+        self._first = attention_mask.argmax(dim=1)  # the column of each sequence's first token
         shape = (len(attention_mask), model.key_heads, capacity, model.head_size)
         self._cache = [
-            (model.buffer(f"keys {place}", *shape), model.buffer(f"values {place}", *shape))
-            for place in range(len(model.blocks))
+            (model.buffer(f"keys {index}", *shape), model.buffer(f"values {index}", *shape))
+            for index in range(len(model.blocks))
         ]
         self._length = 0
 
@@ -143,10 +143,10 @@ class _SmallLlamaSequences:
         return torch.mm(self._normalized(stream, model.norm), model.vocabulary)
 
     def _mask(self, new: int) -> torch.Tensor:
-        """Which places each new token sees, [sequences, 1, new, places]; padding sees itself, or it would be NaN."""
-        places = torch.arange(self._length + new)
-        own = places[self._length :, None]
-        seen = (places >= self._first[:, None])[:, None, :] & (places <= own) | (places == own)
+        """Which columns each new token sees, [sequences, 1, new, columns]; padding sees itself, or it would be NaN."""
+        columns = torch.arange(self._length + new)
+        itself = columns[self._length :, None]
+        seen = (columns >= self._first[:, None])[:, None, :] & (columns <= itself) | (columns == itself)
         return seen[:, None]
 
     def _attend(
@@ -168,7 +168,7 @@ class _SmallLlamaSequences:
         query = torch.mm(normed, block.query, out=model.buffer("query", tokens, block.query.shape[1]))
         key = torch.mm(normed, block.key, out=model.buffer("key", tokens, block.key.shape[1]))
         value = torch.mm(normed, block.value, out=model.buffer("value", tokens, block.value.shape[1]))
-        keys, values = (part.numpy() for part in cache)
+        keys, values = (cached.numpy() for cached in cache)
         _rotate(query.numpy(), *self._angles, self._length, new)
         _rotate(key.numpy(), *self._angles, self._length, new)
         _store(key.numpy(), keys, self._length, new)
@@ -183,7 +183,7 @@ class _SmallLlamaSequences:
         self, query: torch.Tensor, cache: tuple[torch.Tensor, torch.Tensor], mask: torch.Tensor
     ) -> torch.Tensor:
         new, end = mask.shape[2:]
-        keys, values = (part[:, :, :end] for part in cache)
+        keys, values = (cached[:, :, :end] for cached in cache)
         heads = query.view(len(self._first), new, self._model.heads, -1).transpose(1, 2)
         attended = scaled_dot_product_attention(
             heads,
@@ -195,7 +195,7 @@ class _SmallLlamaSequences:
         return attended.transpose(1, 2).reshape(query.shape)
 
     def _feed_forward(self, block: _Block, stream: torch.Tensor) -> None:
-        """Add the block's gated feed-forward part to the stream."""
+        """Add what the block's gated feed-forward layer gives to the stream."""
         size = (len(stream), self._model.inner_size)
         normed = self._normalized(stream, block.feed_forward_norm)
         gate = torch.mm(normed, block.gate, out=self._model.buffer("gate", *size))
@@ -238,17 +238,17 @@ def _normalize(stream: Any, weight: Any, epsilon: Any, out: Any) -> None:
 
 @RelaxedKernel
 def _rotate(heads: Any, cosines: Any, sines: Any, start: Any, new: Any) -> None:
-    """Rotary embedding in place: heads [sequences x new, any number of heads x size], from place `start` on.
+    """Rotary embedding in place: heads [sequences x new, any number of heads x size], from column `start` on.
 
-    Places count padding, positions would not: only their differences matter.
+    Columns count padding, positions would not: only their differences matter.
     """
     size = cosines.shape[1]
     half = size // 2
     for i in range(heads.shape[0]):
-        place = start + i % new
+        column = start + i % new
         for offset in range(0, heads.shape[1], size):
             for j in range(half):
-                cosine, sine = cosines[place, j], sines[place, j]
+                cosine, sine = cosines[column, j], sines[column, j]
                 low, high = heads[i, offset + j], heads[i, offset + half + j]
                 heads[i, offset + j] = low * cosine - high * sine
                 heads[i, offset + half + j] = high * cosine + low * sine
@@ -259,10 +259,10 @@ def _store(heads: Any, cache: Any, start: Any, new: Any) -> None:
     """Copy [sequences x new, heads x size] into the cache [sequences, heads, capacity, size]."""
     sequences, count, _, size = cache.shape
     for row in range(sequences):
-        for place in range(new):
+        for token in range(new):
             for head in range(count):
                 for j in range(size):
-                    cache[row, head, start + place, j] = heads[row * new + place, head * size + j]
+                    cache[row, head, start + token, j] = heads[row * new + token, head * size + j]
 
 
 @RelaxedKernel
@@ -277,9 +277,9 @@ def _attend(query: Any, keys: Any, values: Any, first: Any, start: Any, new: Any
         for head in range(heads):
             source = head * key_heads // heads
             offset = head * size
-            for place in range(new):
-                i = row * new + place
-                end = start + place + 1
+            for token in range(new):
+                i = row * new + token
+                end = start + token + 1
                 highest = _f32(-np.inf)
                 for s in range(begin, end):
                     product = _f32(0)

@@ -1,4 +1,4 @@
-"""The engine for any decoder-only model that `transformers` can load: loading, prompts, batches.
+"""Generates with any decoder-only model that `transformers` can load: loading, prompts, batches.
 
 decoding.py turns a batch into tokens.
 
@@ -77,8 +77,8 @@ class TransformersEngine:
                 batch, forward=self._forward, generator=generator, should_stop=should_stop
             )
             finite = finite and batch_finite
-            for row, ids in zip(batch.rows, completed, strict=True):
-                token_ids[row] = ids
+            for index, ids in zip(batch.indices, completed, strict=True):
+                token_ids[index] = ids
         completions = self._tokenizer.batch_decode(token_ids, skip_special_tokens=True)
         return Rollout(completions=tuple(completions), token_ids=tuple(token_ids), finite=finite)
 
@@ -103,7 +103,7 @@ class TransformersEngine:
             if len(self._batches) >= _PREPARED_LISTS:
                 del self._batches[next(iter(self._batches))]
             token_ids = [self._token_ids(example) for example in examples]
-            order = sorted(range(len(token_ids)), key=lambda row: len(token_ids[row]))
+            order = sorted(range(len(token_ids)), key=lambda index: len(token_ids[index]))
             self._batches[key] = [
                 self._pad(order[start : start + self._batch_size], token_ids)
                 for start in range(0, len(order), self._batch_size)
@@ -134,15 +134,15 @@ class TransformersEngine:
             )
         return list(ids)
 
-    def _pad(self, rows: Sequence[int], token_ids: Sequence[Sequence[int]]) -> Batch:
-        width = max(len(token_ids[row]) for row in rows)
-        input_ids = torch.full((len(rows), width), self._decoding.end_ids[0], dtype=torch.long)
-        attention_mask = torch.zeros((len(rows), width), dtype=torch.long)
-        for place, row in enumerate(rows):
-            ids = token_ids[row]
-            input_ids[place, width - len(ids) :] = torch.tensor(ids)
-            attention_mask[place, width - len(ids) :] = 1
-        return Batch(tuple(rows), input_ids.to(self._device), attention_mask.to(self._device))
+    def _pad(self, indices: Sequence[int], token_ids: Sequence[Sequence[int]]) -> Batch:
+        width = max(len(token_ids[index]) for index in indices)
+        input_ids = torch.full((len(indices), width), self._decoding.end_ids[0], dtype=torch.long)
+        attention_mask = torch.zeros((len(indices), width), dtype=torch.long)
+        for row, index in enumerate(indices):
+            ids = token_ids[index]
+            input_ids[row, width - len(ids) :] = torch.tensor(ids)
+            attention_mask[row, width - len(ids) :] = 1
+        return Batch(tuple(indices), input_ids.to(self._device), attention_mask.to(self._device))
 
 
 def _load_model(directory: Path, *, dtype: torch.dtype, device: torch.device) -> Any:

@@ -1,4 +1,4 @@
-"""Counter-based noise, the same on every device: the contract, Numba kernels for CPUs, Triton's, plain torch."""
+"""Makes the same noise on every device, from counters: the contract, and kernels in Numba, Triton and torch."""
 
 from esft_worker.noise.choose import kernels_for
 from esft_worker.noise.contract import (

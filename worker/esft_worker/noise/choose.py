@@ -1,4 +1,4 @@
-"""Which kernels a device gets. All give the same weights, bit for bit; they differ in speed."""
+"""Gives a device the fastest kernels that work there. All give the same weights, bit for bit."""
 
 import logging
 import subprocess

@@ -1,4 +1,4 @@
-"""What every implementation of the noise agrees on; docs/numerics.md is the same in words.
+"""Fixes what every implementation of the noise must agree on; docs/numerics.md is the same in words.
 
 A run is reproducible only if each worker makes the same noise, whatever its device, its library versions or
 the order of its work. Hence integers throughout: Philox-4x32-10 (Salmon et al., "Parallel Random Numbers:
@@ -14,7 +14,7 @@ Changing anything here, the table included, changes the results of every run: ra
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import NamedTuple, Protocol, Self
 
@@ -45,9 +45,9 @@ SPLITMIX_MULTIPLIERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
 MAX_COEFFICIENT = 2**24
 MAX_MEMBERS = 2**16  # with |normal| < 2**23 the sum of coefficient x normal stays below 2**63
 MAX_COUNTER = 2**32
-SLOT_ALIGNMENT = 1024  # elements; parts of a tensor begin at multiples, so never within a block
+SLOT_ALIGNMENT = 1024  # elements; slots of a tensor begin at multiples, so never within a block
 
-_WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+WORKING_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class TensorKey:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A tensor, or a part of one, to work on, flat.
+    """A tensor, or a slice of one, to work on, flat.
 
     Attributes:
         key: of the tensor.
@@ -75,7 +75,7 @@ class Slot:
     start: int = 0
 
     def __post_init__(self) -> None:
-        if self.master.dtype != torch.float32 or self.working.dtype not in _WORKING_DTYPES:
+        if self.master.dtype != torch.float32 or self.working.dtype not in WORKING_DTYPES:
             raise TypeError(f"a slot of {self.master.dtype} masters and {self.working.dtype} working weights")
         if self.master.dim() != 1 or self.master.shape != self.working.shape:
             raise ValueError(
@@ -88,16 +88,10 @@ class Slot:
                 f"a slot that starts at element {self.start}: not a multiple of {SLOT_ALIGNMENT}"
             )
 
-    def parts(self, at_once: int) -> Iterator[Self]:
-        """Itself in parts of `at_once` elements, a multiple of SLOT_ALIGNMENT; the last may be shorter."""
-        if self.master.numel() <= at_once:
-            yield self
-            return
-        for first in range(0, self.master.numel(), at_once):
-            part = slice(first, first + at_once)
-            yield replace(
-                self, master=self.master[part], working=self.working[part], start=self.start + first
-            )
+    @property
+    def elements(self) -> slice:
+        """Which elements of the flat tensor these are."""
+        return slice(self.start, self.start + self.master.numel())
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +119,20 @@ class Step:
             raise ValueError("coefficients are larger than 2**24, or there are more than 65536 members")
         for pair in (min(self.pairs, default=0), max(self.pairs, default=0)):
             check_counter(generation=self.generation, pair=pair)
+
+
+def chunks(slots: Sequence[Slot], size: int) -> Iterator[tuple[int, Slot]]:
+    """The slots in chunks of `size` elements, a multiple of SLOT_ALIGNMENT, each with the index of its slot.
+
+    A slot's last chunk may be shorter; a slot that is no larger is its only chunk, even if empty.
+    """
+    for index, slot in enumerate(slots):
+        if slot.master.numel() <= size:  # slicing would take a third of a small tensor's time
+            yield index, slot
+            continue
+        for first in range(0, slot.master.numel(), size):
+            chunk = slice(first, first + size)
+            yield index, Slot(slot.key, slot.master[chunk], slot.working[chunk], slot.start + first)
 
 
 class StepArrays(NamedTuple):
@@ -172,7 +180,7 @@ class Kernels(Protocol):
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """For each slot the sum, mod 2**64, of splitmix64(digest key, element, bits) over its master.
 
-        The sums of a tensor's parts add up to the tensor's, mod 2**64.
+        The sums of a tensor's slots add up to the tensor's, mod 2**64.
         """
 
 

@@ -1,6 +1,6 @@
-"""The noise on CPUs: Numba kernels that LLVM turns into vector code, spread over a few threads.
+"""Makes the noise fast on CPUs: Numba kernels that LLVM turns into vector code, spread over a few threads.
 
-Work goes in chunks of 1024 elements: words, then normals, then what is done with them, each a plain loop
+Work goes in tiles of 1024 elements: words, then normals, then what is done with them, each a plain loop
 over arrays that stay in the first-level cache. The table is a constant of the compiled code, so that LLVM
 knows it to be apart from what is written. Multiplication and addition round separately: Numba forms no
 fused ones unless asked.
@@ -12,7 +12,7 @@ Rejected: Numba's `parallel=True` (its threading layers do not survive a fork an
 extensions (a compiler or a wheel for every platform).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
@@ -22,14 +22,16 @@ import torch
 
 from esft_worker.compiled import Kernel, inlined
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot, Step, StepArrays
+from esft_worker.noise.contract import Slot, Step, StepArrays, chunks
 
 R = TypeVar("R")
 
 # Elements that a pass of the inner loops handles: a multiple of LANES and a divisor of 2**34.
-_CHUNK = contract.SLOT_ALIGNMENT
-_HALF = _CHUNK // 8  # of its blocks of four
-_TASK = 256 * _CHUNK  # elements a thread takes at a time
+_TILE = contract.SLOT_ALIGNMENT
+_HALF = _TILE // 8  # of its Philox blocks
+_CHUNK = 256 * _TILE  # elements a thread takes at a time: however many there are, the sums are the same
+
+_TO_FLOAT32, _TO_BFLOAT16, _TO_FLOAT16 = range(3)  # what a perturbed weight is rounded to
 
 _i32, _i64, _u16, _u32, _u64 = np.int32, np.int64, np.uint16, np.uint32, np.uint64
 _f32, _f64 = np.float32, np.float64
@@ -83,17 +85,17 @@ def _float_bits(word: Any) -> Any:
 
 @inlined
 def _fill_normals(normals: Any, words: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
-    """Normal integers of the chunk of elements that begins at `start`; `words` is scratch.
+    """Normal integers of the tile of elements that begins at `start`; `words` is scratch.
 
     Looking up has a loop of its own: without fast gathers, one loop for everything takes half as long again.
     """
     _fill_words(words, key, _u64(start) >> _u64(2), generation, pair)
     word = words.view(_u32)
-    for i in range(_CHUNK):
+    for i in range(_TILE):
         normals[i] = _i32((_float_bits(word[i]) >> _FRACTION_BITS) & _INDEX_MASK)
-    for i in range(_CHUNK):
+    for i in range(_TILE):
         normals[i] = _TABLE[_u32(normals[i])]
-    for i in range(_CHUNK):
+    for i in range(_TILE):
         entry, fraction = _u32(normals[i]), _float_bits(word[i]) & _FRACTION_MASK
         magnitude = _i32(entry >> _SLOPE_BITS) - _i32(((entry & _SLOPE_MASK) * fraction) >> _FALL_SHIFT)
         negative = -_i32(word[i] & _u32(1))
@@ -124,47 +126,31 @@ def _float16_bits(value: Any) -> Any:
 
 @Kernel
 def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
-    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
-    for first in range(0, out.size, _CHUNK):
+    words, normals = np.empty(_TILE // 2, _u64), np.empty(_TILE, _i32)
+    for first in range(0, out.size, _TILE):
         _fill_normals(normals, words, key, start + first, generation, pair)
-        count = min(_CHUNK, out.size - first)
+        count = min(_TILE, out.size - first)
         out[first : first + count] = normals[:count]
 
 
 @Kernel
-def _perturb_float32(
-    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
+def _perturb(
+    master: Any, working: Any, rounding: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
-    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
-    for first in range(0, master.size, _CHUNK):
+    """`working` holds float32, or the bits of what `rounding` says."""
+    words, normals = np.empty(_TILE // 2, _u64), np.empty(_TILE, _i32)
+    for first in range(0, master.size, _TILE):
         _fill_normals(normals, words, key, start + first, generation, pair)
-        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
-        for i in range(source.size):
-            target[i] = source[i] + scale * _f32(normals[i])
-
-
-@Kernel
-def _perturb_bfloat16(
-    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
-) -> None:
-    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
-    for first in range(0, master.size, _CHUNK):
-        _fill_normals(normals, words, key, start + first, generation, pair)
-        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
-        for i in range(source.size):
-            target[i] = _bfloat16_bits(source[i] + scale * _f32(normals[i]))
-
-
-@Kernel
-def _perturb_float16(
-    master: Any, working: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
-) -> None:
-    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
-    for first in range(0, master.size, _CHUNK):
-        _fill_normals(normals, words, key, start + first, generation, pair)
-        source, target = master[first : first + _CHUNK], working[first : first + _CHUNK]
-        for i in range(source.size):
-            target[i] = _float16_bits(source[i] + scale * _f32(normals[i]))
+        source, target = master[first : first + _TILE], working[first : first + _TILE]
+        if rounding == _TO_BFLOAT16:
+            for i in range(source.size):
+                target[i] = _bfloat16_bits(source[i] + scale * _f32(normals[i]))
+        elif rounding == _TO_FLOAT16:
+            for i in range(source.size):
+                target[i] = _float16_bits(source[i] + scale * _f32(normals[i]))
+        else:
+            for i in range(source.size):
+                target[i] = source[i] + scale * _f32(normals[i])
 
 
 @Kernel
@@ -180,16 +166,16 @@ def _update(
     squares: Any,
 ) -> None:
     """Step s has scales[s] and the members [bounds[s], bounds[s + 1]); its squared change is added to squares[s]."""
-    words, normals = np.empty(_CHUNK // 2, _u64), np.empty(_CHUNK, _i32)
-    total = np.empty(_CHUNK, _i64)
-    for first in range(0, master.size, _CHUNK):
-        weights = master[first : first + _CHUNK]
+    words, normals = np.empty(_TILE // 2, _u64), np.empty(_TILE, _i32)
+    total = np.empty(_TILE, _i64)
+    for first in range(0, master.size, _TILE):
+        weights = master[first : first + _TILE]
         for step in range(scales.size):
             total[:] = 0
             for member in range(bounds[step], bounds[step + 1]):
                 _fill_normals(normals, words, key, start + first, generations[step], pairs[member])
                 coefficient = _i64(coefficients[member])
-                for i in range(_CHUNK):
+                for i in range(_TILE):
                     total[i] += coefficient * _i64(normals[i])
             square = 0.0
             for i in range(weights.size):
@@ -211,11 +197,11 @@ def _digest(bits: Any, key: Any, start: Any) -> Any:
     return total
 
 
-# Working dtype -> the dtype it is handed to NumPy as, and the kernel.
-_PERTURB: dict[torch.dtype, tuple[torch.dtype, Callable[..., None]]] = {
-    torch.float32: (torch.float32, _perturb_float32),
-    torch.bfloat16: (torch.uint16, _perturb_bfloat16),
-    torch.float16: (torch.uint16, _perturb_float16),
+# Working dtype -> the dtype it is handed to NumPy as, and the rounding.
+_ROUNDINGS = {
+    torch.float32: (torch.float32, _TO_FLOAT32),
+    torch.bfloat16: (torch.uint16, _TO_BFLOAT16),
+    torch.float16: (torch.uint16, _TO_FLOAT16),
 }
 
 
@@ -230,7 +216,7 @@ class CpuKernels:
     def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
         """See `Kernels.noise`."""
         contract.check_counter(generation=generation, pair=pair)
-        aligned = start // _CHUNK * _CHUNK
+        aligned = start // _TILE * _TILE
         out = np.empty(start - aligned + count, dtype=_i32)
         _noise(out, _u64(key), _i64(aligned), _u32(generation), _u32(pair))
         return torch.from_numpy(out[start - aligned :])
@@ -240,44 +226,34 @@ class CpuKernels:
         contract.check_counter(generation=generation, pair=pair)
         counter = (_u32(generation), _u32(pair))
         tasks = []
-        for part in _parts(slots):
-            view, kernel = _PERTURB[part.working.dtype]
-            weights = part.master.numpy(), part.working.view(view).numpy()
-            place = _u64(part.key.noise), _i64(part.start)
-            tasks.append(partial(kernel, *weights, *place, *counter, _f32(scale)))
+        for _, chunk in chunks(slots, _CHUNK):
+            view, rounding = _ROUNDINGS[chunk.working.dtype]
+            weights = chunk.master.numpy(), chunk.working.view(view).numpy(), rounding
+            source = _u64(chunk.key.noise), _i64(chunk.start)
+            tasks.append(partial(_perturb, *weights, *source, *counter, _f32(scale)))
         self._run(tasks)
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
         arrays = StepArrays.of(steps)
-        parts = list(_parts(slots))
-        squares = np.zeros((len(parts), len(steps)), dtype=_f64)
-        self._run(
-            [
-                partial(
-                    _update,
-                    part.master.numpy(),
-                    _u64(part.key.noise),
-                    _i64(part.start),
-                    *arrays,
-                    squares[row],
-                )
-                for row, part in enumerate(parts)
-            ]
-        )
+        work = list(chunks(slots, _CHUNK))
+        squares = np.zeros((len(work), len(steps)), dtype=_f64)
+        tasks = []
+        for row, (_, chunk) in enumerate(work):
+            source = _u64(chunk.key.noise), _i64(chunk.start)
+            tasks.append(partial(_update, chunk.master.numpy(), *source, *arrays, squares[row]))
+        self._run(tasks)
         return [float(value) for value in squares.sum(axis=0)]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        parts = [(row, part) for row, slot in enumerate(slots) for part in _parts([slot])]
-        sums = self._run(
-            [
-                partial(_digest, part.master.numpy().view(_u32), _u64(part.key.digest), _i64(part.start))
-                for _, part in parts
-            ]
-        )
+        rows, tasks = [], []
+        for row, chunk in chunks(slots, _CHUNK):
+            rows.append(row)
+            bits = chunk.master.numpy().view(_u32)
+            tasks.append(partial(_digest, bits, _u64(chunk.key.digest), _i64(chunk.start)))
         digests = [0] * len(slots)
-        for (row, _), value in zip(parts, sums, strict=True):
+        for row, value in zip(rows, self._run(tasks), strict=True):
             digests[row] = (digests[row] + int(value)) % 2**64
         return digests
 
@@ -286,21 +262,15 @@ class CpuKernels:
         if self._threads == 1 or len(tasks) < 2:  # noqa: PLR2004
             return [task() for task in tasks]
         results: dict[int, R] = {}
-        places = iter(range(len(tasks)))  # shared: each thread takes the next task once it is done with one
+        indices = iter(range(len(tasks)))  # shared: each thread takes the next task once it is done with one
 
         def work() -> None:
-            for place in places:
-                results[place] = tasks[place]()
+            for index in indices:
+                results[index] = tasks[index]()
 
         with ThreadPoolExecutor(self._threads - 1) as pool:
             others = [pool.submit(work) for _ in range(self._threads - 1)]
             work()
         for other in others:
             other.result()
-        return [results[place] for place in range(len(tasks))]
-
-
-def _parts(slots: Sequence[Slot]) -> Iterator[Slot]:
-    """The slots' tasks. They, and so the sums, do not depend on the threads."""
-    for slot in slots:
-        yield from slot.parts(_TASK)
+        return [results[index] for index in range(len(tasks))]

@@ -1,18 +1,18 @@
-"""The noise in plain torch operations, on any device.
+"""Makes the noise on devices without kernels of their own, in plain torch operations, and checks the others'.
 
-Written apart from the Numba and Triton kernels, so that each checks the others. It serves devices for which
-there are none, at the price of some passes over memory per operation. Words are held in int64, of which torch has
-every operation on every device; products wrap at 64 bits, which leaves the words right.
+It is written apart from the Numba and Triton kernels. Its price is some passes over memory per operation. Words
+are held in int64, of which torch has every operation on every device; products wrap at 64 bits, which leaves
+the words right.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot, Step
+from esft_worker.noise.contract import Slot, Step, chunks
 
-_BLOCK = 2**22  # elements at a time: bounds the temporaries to some 300 MB
+_CHUNK = 2**22  # elements at a time: bounds the temporaries to some 300 MB
 _LOW_WORD = 0xFFFFFFFF
 
 
@@ -39,24 +39,24 @@ class TorchKernels:
 
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """See `Kernels.perturb`."""
-        for part in _parts(slots):
-            normals = self._noise_of(part, generation=generation, pair=pair)
-            part.working.copy_(normals.to(torch.float32).mul_(scale).add_(part.master))
+        for _, chunk in chunks(slots, _CHUNK):
+            normals = self._noise_of(chunk, generation=generation, pair=pair)
+            chunk.working.copy_(normals.to(torch.float32).mul_(scale).add_(chunk.master))
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
         squares = torch.zeros(len(steps), dtype=torch.float64, device=self._device)
-        for part in _parts(slots):
+        for _, chunk in chunks(slots, _CHUNK):
             for row, step in enumerate(steps):
-                old = part.master.to(torch.float64)
-                change = self._sum(part, step).to(torch.float64).mul_(step.scale)
-                part.master.copy_(change.add_(old).to(torch.float32))
-                squares[row] += (part.master.to(torch.float64) - old).square_().sum()
+                old = chunk.master.to(torch.float64)
+                change = self._sum(chunk, step).to(torch.float64).mul_(step.scale)
+                chunk.master.copy_(change.add_(old).to(torch.float32))
+                squares[row] += (chunk.master.to(torch.float64) - old).square_().sum()
         return [float(value) for value in squares]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
-        return [sum(self._digest(part) for part in _parts([slot])) % 2**64 for slot in slots]
+        return [sum(self._digest(chunk) for _, chunk in chunks([slot], _CHUNK)) % 2**64 for slot in slots]
 
     def _noise_of(self, slot: Slot, *, generation: int, pair: int) -> torch.Tensor:
         return self.noise(
@@ -111,8 +111,3 @@ def _shifted(values: torch.Tensor, shift: int) -> torch.Tensor:
 def _signed(word: int) -> int:
     """The int64 with the bits of a 64-bit word."""
     return word - 2**64 if word >= 2**63 else word
-
-
-def _parts(slots: Sequence[Slot]) -> Iterator[Slot]:
-    for slot in slots:
-        yield from slot.parts(_BLOCK)

@@ -1,4 +1,4 @@
-"""The noise on CUDA: Triton kernels, each one pass over the weights.
+"""Makes the noise fast on CUDA: Triton kernels, each one pass over the weights.
 
 A program handles rows of 4 elements, a Philox block a row: so the words stand where they are used, in
 registers, and nothing is exchanged between threads. All numbers that change during a run are arguments, and
@@ -15,7 +15,7 @@ with which roundings, changes between releases), a cast to bfloat16 (the interpr
 Limits: Triton builds a helper when it launches its first kernel, for which it needs a C compiler on the machine.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,9 +23,9 @@ import triton
 import triton.language as tl
 
 from esft_worker.noise import contract
-from esft_worker.noise.contract import Slot, Step, StepArrays
+from esft_worker.noise.contract import Slot, Step, StepArrays, chunks
 
-_PART = 2**26  # elements a launch handles: bounds the sums that programs leave, 8 bytes each and step
+_CHUNK = 2**26  # elements a launch handles: bounds the sums that programs leave, 8 bytes each and step
 _ROWS = 256  # a program handles in 4 warps, 8 elements a thread
 _INTERPRETED_ROWS = 2**14  # the interpreter takes milliseconds a program, however few elements it handles
 _LAUNCH = {"num_warps": 4, "enable_fp_fusion": False, "sanitize_overflow": False}
@@ -57,8 +57,8 @@ def _kernel(function: Callable[..., None]) -> Any:
 
 
 @_inlined
-def _places(rows: tl.constexpr) -> tl.tensor:
-    """Numbers of the program's elements in the tensor that it works on, int64 `[rows, 4]`."""
+def _elements(rows: tl.constexpr) -> tl.tensor:
+    """Indices of the program's elements in the tensor that it works on, int64 `[rows, 4]`."""
     row = tl.program_id(0).to(tl.int64) * rows + tl.arange(0, rows)
     return row[:, None] * _LANES + tl.arange(0, _LANES)[None, :]
 
@@ -118,8 +118,8 @@ def _noise(
     pair: tl.uint32,
     rows: tl.constexpr,
 ) -> None:
-    places = _places(rows)
-    tl.store(out + places, _normals(table, key, block, generation, pair, rows), mask=places < size)
+    elements = _elements(rows)
+    tl.store(out + elements, _normals(table, key, block, generation, pair, rows), mask=elements < size)
 
 
 @_kernel
@@ -135,13 +135,13 @@ def _perturb(
     scale: tl.float32,
     rows: tl.constexpr,
 ) -> None:
-    places = _places(rows)
-    inside = places < size
+    elements = _elements(rows)
+    inside = elements < size
     change = _normals(table, key, block, generation, pair, rows).to(tl.float32) * scale
-    value = tl.load(master + places, mask=inside) + change
+    value = tl.load(master + elements, mask=inside) + change
     dtype = working.dtype.element_ty
     rounded = _bfloat16(value) if dtype == tl.bfloat16 else value.to(dtype)
-    tl.store(working + places, rounded, mask=inside)
+    tl.store(working + elements, rounded, mask=inside)
 
 
 @_kernel
@@ -161,9 +161,9 @@ def _update(
     rows: tl.constexpr,
 ) -> None:
     """Step s has scales[s] and the members [bounds[s], bounds[s + 1]); squares: float64 `[programs, steps]`."""
-    places = _places(rows)
-    inside = places < size
-    weights = tl.load(master + places, mask=inside)
+    elements = _elements(rows)
+    inside = elements < size
+    weights = tl.load(master + elements, mask=inside)
     for step in range(steps):
         generation = tl.load(generations + step)
         total = tl.zeros([rows, _LANES], tl.int64)
@@ -174,17 +174,17 @@ def _update(
         weights = (old + total.to(tl.float64) * tl.load(scales + step)).to(tl.float32)
         change = tl.where(inside, weights.to(tl.float64) - old, 0.0)
         tl.store(squares + tl.program_id(0).to(tl.int64) * steps + step, tl.sum(change * change))
-    tl.store(master + places, weights, mask=inside)
+    tl.store(master + elements, weights, mask=inside)
 
 
 @_kernel
 def _digest(
     master: tl.tensor, size: tl.int64, key: tl.uint64, start: tl.int64, sums: tl.tensor, rows: tl.constexpr
 ) -> None:
-    places = _places(rows)
-    inside = places < size
-    bits = tl.load(master + places, mask=inside).to(tl.uint32, bitcast=True).to(tl.uint64)
-    mixed = (key + (start + places).to(tl.uint64) * _INCREMENT) ^ bits
+    elements = _elements(rows)
+    inside = elements < size
+    bits = tl.load(master + elements, mask=inside).to(tl.uint32, bitcast=True).to(tl.uint64)
+    mixed = (key + (start + elements).to(tl.uint64) * _INCREMENT) ^ bits
     mixed = (mixed ^ (mixed >> _S0)) * _MIX0
     mixed = (mixed ^ (mixed >> _S1)) * _MIX1
     mixed = tl.where(inside, mixed ^ (mixed >> _S2), 0)
@@ -219,34 +219,35 @@ class TritonKernels:
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """See `Kernels.perturb`."""
         contract.check_counter(generation=generation, pair=pair)
-        for _, slot in _parts(slots):
-            size, block = slot.master.numel(), slot.start // contract.LANES
-            weights = (slot.master, slot.working, size)
-            self._launch(
-                _perturb, size, *weights, self._table, slot.key.noise, block, generation, pair, scale
-            )
+        for _, chunk in chunks(slots, _CHUNK):
+            size, source = chunk.master.numel(), self._source(chunk)
+            weights = (chunk.master, chunk.working, size)
+            self._launch(_perturb, size, *weights, *source, generation, pair, scale)
 
     def update(self, slots: Sequence[Slot], steps: Sequence[Step]) -> list[float]:
         """See `Kernels.update`."""
         arrays = [torch.from_numpy(array).to(self._table.device) for array in StepArrays.of(steps)]
         total = torch.zeros(len(steps), dtype=torch.float64, device=self._table.device)
-        for _, slot in _parts(slots):
-            size, block = slot.master.numel(), slot.start // contract.LANES
+        for _, chunk in chunks(slots, _CHUNK):
+            size, source = chunk.master.numel(), self._source(chunk)
             squares = total.new_empty(self._programs(size), len(steps))
-            place = (slot.master, size, self._table, slot.key.noise, block)
-            self._launch(_update, size, *place, len(steps), *arrays, squares)
+            self._launch(_update, size, chunk.master, size, *source, len(steps), *arrays, squares)
             total += squares.sum(dim=0)
         return [float(value) for value in total.tolist()]
 
     def digest(self, slots: Sequence[Slot]) -> list[int]:
         """See `Kernels.digest`."""
         total = torch.zeros(len(slots), dtype=torch.int64, device=self._table.device)
-        for row, slot in _parts(slots):
-            size = slot.master.numel()
+        for row, chunk in chunks(slots, _CHUNK):
+            size = chunk.master.numel()
             sums = total.new_empty(self._programs(size))
-            self._launch(_digest, size, slot.master, size, slot.key.digest, slot.start, sums)
+            self._launch(_digest, size, chunk.master, size, chunk.key.digest, chunk.start, sums)
             total[row] += sums.sum()
         return [value % 2**64 for value in total.tolist()]
+
+    def _source(self, slot: Slot) -> tuple[torch.Tensor, int, int]:
+        """What the kernels make a slot's noise from: the table, the key, the number of its first block."""
+        return self._table, slot.key.noise, slot.start // contract.LANES
 
     def _programs(self, size: int) -> int:
         return -(-size // (self._rows * contract.LANES))
@@ -255,10 +256,3 @@ class TritonKernels:
         if size:
             with torch.cuda.device_of(self._table):
                 kernel[(self._programs(size),)](*arguments, rows=self._rows, **_LAUNCH)
-
-
-def _parts(slots: Sequence[Slot]) -> Iterator[tuple[int, Slot]]:
-    """The slots in portions of a launch's size, each with the number of its slot."""
-    for row, slot in enumerate(slots):
-        for part in slot.parts(_PART):
-            yield row, part

@@ -1,4 +1,4 @@
-"""What a task is: prompts to answer, and a reward for each answer.
+"""Defines what anyone may train on: a task is prompts to answer, and a reward for each answer.
 
 A task is a class, not a pair of functions, so that its options are one validated model which both splits
 share. Every process that takes part builds the examples for itself, hence `Task.examples` has to be a pure

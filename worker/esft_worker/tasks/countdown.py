@@ -1,4 +1,4 @@
-"""Countdown: reach a target with each given number used once, as in "ES at Scale" (arXiv 2509.24372).
+"""The task of "ES at Scale" (arXiv 2509.24372), to compare with: reach a target with each given number used once.
 
 The reward is the paper's: 0.1 x format + answer. There are three styles of prompt because there are three
 kinds of model: `chat` for instruction-tuned ones; `text` for plain continuation, as in the paper, where the

@@ -1,4 +1,4 @@
-"""Instances of the countdown game: generated from a seed, or read from a JSONL file.
+"""Makes countdown's instances: from a seed, so that every process has the same ones, or from a JSONL file.
 
 An instance is made backwards: draw numbers, combine them at random until one value is left, and call that
 value the target. So every instance can be solved, and none has to be searched for. Intermediate values are
@@ -17,6 +17,8 @@ from typing import Any, Final
 from esft.errors import SpecError
 
 InstanceKey = tuple[tuple[int, ...], int]
+
+OPERATIONS: Final = "+-*/"
 
 MAX_MISSES: Final = 20_000
 """Draws in a row that give nothing new before the instances count as used up."""
@@ -81,9 +83,9 @@ def draw(instances: Sequence[Instance], *, size: int, seed: int) -> list[Instanc
     """Draw `size` of the instances without replacement; the first k are those of `size=k`."""
     generator = random.Random(seed)
     pool = list(instances)
-    for place in range(size):
-        other = place + _below(len(pool) - place, generator)
-        pool[place], pool[other] = pool[other], pool[place]
+    for index in range(size):
+        other = index + _below(len(pool) - index, generator)
+        pool[index], pool[other] = pool[other], pool[index]
     return pool[:size]
 
 
@@ -119,20 +121,21 @@ def _combine_all(numbers: Sequence[int], generator: random.Random) -> int | None
     while len(values) > 1:
         left = values.pop(_below(len(values), generator))
         right = values.pop(_below(len(values), generator))
-        value = _combine(_below(4, generator), max(left, right), min(left, right))
+        value = combine(OPERATIONS[_below(4, generator)], max(left, right), min(left, right))
         if value is None:
             return None
         values.append(value)
     return values[0]
 
 
-def _combine(operation: int, larger: int, smaller: int) -> int | None:
+def combine(operation: str, larger: int, smaller: int) -> int | None:
+    """Combine two natural numbers by one of `OPERATIONS`; None where the result is not one."""
     match operation:
-        case 0:
+        case "+":
             return larger + smaller
-        case 1:
+        case "-":
             return larger - smaller or None
-        case 2:
+        case "*":
             return larger * smaller
         case _:
             return larger // smaller if larger % smaller == 0 else None

@@ -1,4 +1,4 @@
-"""Arithmetic expressions as a model writes them, read without ever running them as code.
+"""Reads arithmetic expressions as a model writes them, without ever running them as code.
 
 The text comes from a language model, so it may be anything: `9**9**9`, ten thousand parentheses, a number of
 a million digits. There is no power operator here and a text is bounded in length, so no value can have more

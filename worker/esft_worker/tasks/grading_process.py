@@ -1,4 +1,4 @@
-"""The grading process, which `esft_worker.grading.Grader` starts as `python -m`.
+"""Runs rewards apart from the model: the process that `esft_worker.grading.Grader` starts as `python -m`.
 
 It answers one line of JSON with another until there are no more: first the recipe of the task, then batches
 of completions. It ends by itself when its input does, so it does not outlive a worker that was killed.
@@ -107,19 +107,19 @@ def _grade_batch(
     split = request["split"]
     grades = []
     for index, completion in zip(request["indices"], request["completions"], strict=True):
-        place = f"example {index} of spec.task.{split}"
+        which = f"example {index} of spec.task.{split}"
         try:
             grade = task.grade(examples.of(split)[index], completion)
         except (Exception, SystemExit) as error:  # the edge of other people's code
             traceback.print_exc()
             raise TaskError(
-                f"spec.task.name: {name} raised {describe(error)} on {place}. "
+                f"spec.task.name: {name} raised {describe(error)} on {which}. "
                 "Fix: see the traceback in the log."
             ) from error
         if not isinstance(grade, Grade):
-            raise TaskError(f"spec.task.name: {name} gave no Grade, but {_shown(grade)}, on {place}.")
-        reward = _finite(grade.reward, name, f"reward on {place}")
-        score = _finite(grade.score, name, f"score on {place}")
+            raise TaskError(f"spec.task.name: {name} gave no Grade, but {_shown(grade)}, on {which}.")
+        reward = _finite(grade.reward, name, f"reward on {which}")
+        score = _finite(grade.score, name, f"score on {which}")
         grades.append((reward, score))
     return grades
 

@@ -1,4 +1,4 @@
-"""What a process needs to build a run's task and examples, in a form that goes through a pipe."""
+"""Lets another process build the same task and examples: what it needs, in a form that goes through a pipe."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ from esft_worker.tasks.registry import load_examples, load_task
 
 @dataclass(frozen=True, slots=True)
 class TaskRecipe:
-    """The task part of a spec.
+    """`spec.task`.
 
     Attributes:
         name: `spec.task.name`.

@@ -16,6 +16,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from esft.errors import EsftError, SpecError
+from esft.problems import dotted
 from esft_worker.tasks.base import Example, Examples, Message, Split, Task, TaskError
 
 ENTRY_POINT_GROUP: Final = "esfinetune.tasks"
@@ -131,9 +132,7 @@ def _validated(model: type[BaseModel], options: Mapping[str, Any]) -> BaseModel:
 
 
 def _problem(location: tuple[int | str, ...], kind: str, message: str, known: Sequence[str]) -> str:
-    path = "spec.task.options" + "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
-    )
+    path = dotted(("spec", "task", "options", *location))
     if kind == "extra_forbidden" and len(location) == 1:
         suggestion = _did_you_mean(str(location[0]), known)
         return f"{path}: unknown option{suggestion}. Known: {', '.join(known) or 'none'}."
