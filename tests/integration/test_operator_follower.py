@@ -21,6 +21,7 @@ from esft_operator.resource import Run
 from esft_operator.service import Service
 from esft_operator.settings import OperatorSettings
 from operator_world import UID, body, entry
+from queue_parts import make_first_release
 from simulated_worker import create_run
 
 pytestmark = pytest.mark.integration
@@ -141,6 +142,29 @@ def test_one_broken_run_hides_no_other(watching: Watching, redis_client: redis.R
     watching.look()
     assert watching.progress().ledger.generation == 2
     assert watching.progress(OTHER, "broken").problem is not None
+
+
+def test_a_run_of_the_first_release_says_which_image_goes_on_with_it(
+    watching: Watching, redis_client: redis.Redis
+) -> None:
+    first = made(redis_client, "first", 3)
+    other = made(redis_client, UID, 2)
+    make_first_release(first)
+    watching.follow(OTHER, "first")
+    watching.follow(KEY, UID)
+    watching.look()
+    seen = watching.progress(OTHER, "first")
+    assert seen.asked
+    assert seen.problem is not None
+    assert "was begun by esfinetune 0.1.0 " in seen.problem
+    assert " image esfinetune/worker:0.1.0 " in seen.problem
+    assert (seen.state, seen.ledger.generation) == (None, 0)
+    assert watching.progress().problem is None
+    assert watching.progress().ledger.generation == 2
+    other.delete()
+    made(redis_client, UID, 4)
+    watching.look()
+    assert watching.progress().ledger.generation == 4
 
 
 def test_an_operator_that_tries_is_alive_though_nothing_goes_through(redis_url: str) -> None:

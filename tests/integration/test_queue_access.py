@@ -15,7 +15,7 @@ import esft.queue
 from esft.errors import QueueAccessError, QueueUnavailableError
 from esft.queue import ReopenStatus, RunQueue, connect, define_user, observe, remove_user
 from esft.queue.access import WORKER_COMMANDS
-from queue_parts import Worker, create, opening, reported
+from queue_parts import Worker, create, opening
 
 pytestmark = pytest.mark.integration
 
@@ -58,7 +58,9 @@ def test_every_operation_of_its_own_run_is_allowed(operator: redis.Redis, worker
     two.drain(generation=1)
     for item in queue.state().opening.items:
         two.report(item, generation=1)
-    assert reported(queue, 1).keys() == {"a", "b", "c"}
+    closing = queue.results(1)
+    assert closing is not None
+    assert closing.results.keys() == {"a", "b", "c"}
     assert queue.commit(generation=1, record="one", opening=opening(2)) == "one"
     assert queue.set_policy("q", version=2)
     wider = replace(opening(2), parameters="other")

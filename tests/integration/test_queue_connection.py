@@ -18,7 +18,7 @@ import redis
 
 from esft.errors import QueueUnavailableError, RunNotFoundError, SpecError
 from esft.queue import ClaimStatus, ItemResult, Opening, ReopenStatus, RunQueue, connect, redact
-from queue_parts import create
+from queue_parts import create, reported
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +26,7 @@ SECRET = "s3cret-p4ssword"  # noqa: S105 - made up
 
 
 def opening(generation: int, items: int = 4) -> Opening:
-    return Opening(generation=generation, items=tuple(f"item:{index}" for index in range(items)))
+    return Opening(generation, tuple(f"item:{index}" for index in range(items)), parameters="first")
 
 
 # away and back
@@ -117,10 +117,10 @@ def test_with_an_append_only_file_a_restart_keeps_everything(
         queue.commit(generation=1, record="one", opening=opening(2))
         held = queue.claim("w", generation=2, count=2, token="u", lease_milliseconds=600_000)
         queue.report("w", generation=2, results=[ItemResult("item:0", "r", 7)])
-        before = (queue.state(), queue.updates(0), queue.results(2))
+        before = (queue.state(), queue.updates(0), reported(queue, 2))
         getattr(server, end)()
         server.start()
-        assert (queue.state(), queue.updates(0), queue.results(2)) == before
+        assert (queue.state(), queue.updates(0), reported(queue, 2)) == before
         assert queue.digest("other", generation=1, digest="bb") == "aa"
         again = queue.claim("w", generation=2, count=2, token="u", lease_milliseconds=600_000)
         assert again.items == held.items[1:]
@@ -324,7 +324,7 @@ def test_an_operation_whose_reply_is_lost_takes_place_once(
         assert direct.state().todo == 3
         assert losing(queue.set_policy, "q", version=2)
         other = replace(opening(0), parameters="other")
-        assert losing(queue.reopen, other, instead_of="") is ReopenStatus.RUNNING
+        assert losing(queue.reopen, other, instead_of="first") is ReopenStatus.RUNNING
         assert (direct.state().policy, direct.state().opening, direct.state().todo) == ("q", other, 4)
         claim = queue.claim("w", generation=0, count=9, token="u", lease_milliseconds=60_000)
         queue.report("w", generation=0, results=[ItemResult(item, "r", 1) for item in claim.items])

@@ -27,7 +27,7 @@ from esft.errors import SpecError, VersionError
 from esft.queue import Claim, ClaimStatus, GenerationResults, ItemResult, Opening, RunQueue, observe
 from esft.versions import FORMAT_VERSION, Versions
 from queue_model import MOST_OPTIONAL, MOST_REQUIRED, Model, make_opening
-from queue_parts import create
+from queue_parts import create, reported
 
 # When it fails, finding the shortest example takes up to 5 minutes.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
@@ -54,10 +54,15 @@ class QueueMachine(RuleBasedStateMachine):
     client: ClassVar[redis.Redis]
     numbers: "ClassVar[itertools.count[int]]" = itertools.count()
 
-    @initialize(shape=openings, records=st.integers(0, 2), version=st.sampled_from([1, 9]))
-    def create(self, shape: tuple[int, int, int], records: int, version: int) -> None:
+    @initialize(
+        shape=openings,
+        records=st.integers(0, 2),
+        version=st.sampled_from([1, 9]),
+        parameters=st.sampled_from(["first text", ""]),
+    )
+    def create(self, shape: tuple[int, int, int], records: int, version: int, parameters: str) -> None:
         self.queue = RunQueue(self.client, f"machine-{next(self.numbers)}", clock=lambda: self.model.now)
-        self.texts = (f"text {number}" for number in itertools.count())
+        self.texts = itertools.chain([parameters], (f"text {number}" for number in itertools.count()))
         opening = self.new_opening(records, shape)
         log = [f"seeded {index}" for index in range(records)]
         self.model = Model(opening, policy="first", policy_version=version, log=log)
@@ -287,11 +292,11 @@ class QueueMachine(RuleBasedStateMachine):
         )
         assert state.counters == {**model.counters, "digest_mismatches": len(model.mismatches)}
         assert state.workers == model.living
-        assert self.queue.results(model.opening.generation) == GenerationResults(
-            parameters=model.opening.parameters,
-            policy=model.policy,
-            results={item: result for item, (_, result) in model.results.items()},
-        )
+        results = {item: result for item, (_, result) in model.results.items()}
+        assert reported(self.queue, model.opening.generation) == results
+        enough = GenerationResults(model.opening.parameters, model.policy, results)
+        closing = self.queue.results(model.opening.generation)
+        assert closing == (enough if model.sufficient else None)
 
     @invariant()
     def no_item_is_lost_or_held_by_more_than_two(self) -> None:

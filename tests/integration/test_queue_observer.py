@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import redis
 
-from esft.errors import QueueUnavailableError, UnreadableRunError
+from esft.errors import QueueUnavailableError, UnreadableRunError, VersionError
 from esft.queue import Entry, Observation, RunQueue, connect, observe
-from queue_parts import Worker, create, opening
+from esft.versions import FORMAT_VERSION, Versions
+from queue_parts import Worker, create, make_first_release, opening
 
 pytestmark = pytest.mark.integration
 
@@ -106,3 +107,16 @@ def test_a_run_that_cannot_be_read_hides_no_other(redis_client: redis.Redis) -> 
     assert isinstance(seen["run-0"], UnreadableRunError)
     assert "WRONGTYPE" in str(seen["run-0"])
     assert isinstance(seen["run-1"], Observation)
+
+
+def test_a_run_of_another_contract_names_its_image_and_hides_no_other(redis_client: redis.Redis) -> None:
+    first, later, ours = (RunQueue(redis_client, run) for run in ("first", "later", "ours"))
+    create(first, log=["zero"])
+    make_first_release(first)
+    create(later, versions=Versions(format=FORMAT_VERSION + 1, release="3.0.0"))
+    create(ours, log=["zero"], versions=Versions(release="0.9.9"))
+    seen = observe(redis_client, {"first": 0, "later": 0, "ours": 0})
+    for run, release in (("first", "0.1.0"), ("later", "3.0.0")):
+        assert isinstance(seen[run], VersionError)
+        assert f" image esfinetune/worker:{release} " in str(seen[run])
+    assert seen["ours"] == Observation(ours.state(), ours.updates(0))

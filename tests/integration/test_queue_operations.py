@@ -9,8 +9,9 @@ from redis.crc import key_slot
 
 from esft.errors import RunNotFoundError, SpecError, VersionError
 from esft.queue import ClaimStatus, Entry, Heartbeat, ItemResult, RunQueue, RunState
+from esft.queue.scripts import run_script
 from esft.versions import FORMAT_VERSION, NOISE_VERSION, Versions
-from queue_parts import Clock, Worker, claimed, counts, create, opening, reported
+from queue_parts import Clock, Worker, claimed, counts, create, make_first_release, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -66,7 +67,7 @@ def test_join_refuses_another_specification(queue: RunQueue) -> None:
     assert queue.state().workers == 0
 
 
-@pytest.mark.parametrize(
+other_versions = pytest.mark.parametrize(
     "versions",
     [
         Versions(format=FORMAT_VERSION - 1, release="0.1.7"),
@@ -74,6 +75,9 @@ def test_join_refuses_another_specification(queue: RunQueue) -> None:
         Versions(noise=NOISE_VERSION + 1, release="3.0.1"),
     ],
 )
+
+
+@other_versions
 def test_join_refuses_other_versions_and_names_the_image(
     redis_client: redis.Redis, versions: Versions
 ) -> None:
@@ -82,8 +86,34 @@ def test_join_refuses_other_versions_and_names_the_image(
     image = re.escape(f"esfinetune/worker:{versions.release} ")
     with pytest.raises(VersionError, match=rf"run other was begun by .* image {image}"):
         queue.join("w", fingerprint="f", ttl_milliseconds=1000)
-    assert queue.state().workers == 0
-    assert queue.join("w", fingerprint="g", ttl_milliseconds=1000, versions=versions).workers == 1
+    workers = "esft:{other}:workers"
+    assert redis_client.zcard(workers) == 0
+    reply = run_script(redis_client, "join", queue.keys, "", "w", "g", versions.contract, 1000)
+    assert reply[0] == "ok", "to software of that contract"
+    assert redis_client.zcard(workers) == 1
+
+
+@other_versions
+def test_the_state_of_other_versions_is_refused_and_names_the_image(
+    redis_client: redis.Redis, versions: Versions
+) -> None:
+    queue = RunQueue(redis_client, "other")
+    create(queue, versions=versions)
+    assert_no_state_is_read(queue, versions.release)
+
+
+def test_the_state_of_what_was_begun_before_there_were_versions_is_refused(queue: RunQueue) -> None:
+    make_first_release(queue)
+    assert_no_state_is_read(queue, "0.1.0")
+
+
+def assert_no_state_is_read(queue: RunQueue, release: str) -> None:
+    image = re.escape(f"esfinetune/worker:{release} ")
+    with pytest.raises(VersionError, match=rf"begun by esfinetune {release} .* image {image}"):
+        queue.state()
+    with pytest.raises(VersionError, match=rf"begun by esfinetune {release} .* image {image}"):
+        queue.finish(phase="Failed", reason="r", message="m", ttl_seconds=60)
+    assert queue.heartbeat("w", ttl_milliseconds=1000).phase == "Failed", "its workers end all the same"
 
 
 def test_join_refuses_what_was_begun_before_there_were_versions(
@@ -92,9 +122,11 @@ def test_join_refuses_what_was_begun_before_there_were_versions(
     worker = Worker(queue, "w")
     worker.claim(2)
     before = queue.state()
-    redis_client.hdel(queue.keys[0], "contract", "release")
+    run = redis_client.hgetall(queue.keys[0])
+    make_first_release(queue)
     with pytest.raises(VersionError, match=r"\(no version\).* image esfinetune/worker:0\.1\.0 "):
         worker.join()
+    redis_client.hset(queue.keys[0], mapping={name: run[name] for name in ("contract", "release", "policy")})
     assert queue.state() == before
 
 
@@ -125,7 +157,7 @@ def test_every_operation_on_an_absent_run_says_so(redis_client: redis.Redis) -> 
         lambda: queue.digest("w", generation=0, digest="d"),
         lambda: queue.finish(phase="Failed", reason="", message="", ttl_seconds=1),
         lambda: queue.set_policy("p", version=1),
-        lambda: queue.reopen(opening(), instead_of=opening().parameters),
+        lambda: queue.reopen(opening(), instead_of="other"),
         queue.state,
     ]
     for operation in operations:

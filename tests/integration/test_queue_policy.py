@@ -12,6 +12,14 @@ from queue_parts import Worker, create, opening
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture
+def queue(redis_client: redis.Redis) -> RunQueue:
+    """A run that needs no results, so that whoever asks for those of the open generation is given them."""
+    queue = RunQueue(redis_client, "run-1")
+    assert create(queue, opening(optional="abc"))
+    return queue
+
+
 def policies(queue: RunQueue) -> list[str]:
     """What each call gives that gives the policy."""
     worker = Worker(queue, "w")
@@ -35,7 +43,7 @@ def test_an_older_policy_never_replaces_a_newer_one(
     redis_client: redis.Redis, version: int, newer: bool
 ) -> None:
     queue = RunQueue(redis_client, "versions")
-    create(queue, policy="nine", version=9)
+    create(queue, opening(optional="abc"), policy="nine", version=9)
     assert queue.set_policy("other", version=version) == newer
     assert policies(queue) == ["other" if newer else "nine"] * 5
     assert queue.set_policy("again", version=9) == (version <= 9)
@@ -52,7 +60,7 @@ def test_setting_a_policy_again_is_the_same_as_once(queue: RunQueue) -> None:
 def test_the_policy_outlives_generations_and_the_end(queue: RunQueue, redis_client: redis.Redis) -> None:
     queue.set_policy("q", version=5)
     Worker(queue, "w").drain()
-    queue.commit(generation=0, record="zero", opening=opening(1))
+    queue.commit(generation=0, record="zero", opening=opening(1, optional="abc"))
     assert not queue.set_policy("older", version=4)
     assert policies(queue) == ["q"] * 5
     ended = queue.finish(phase="Succeeded", reason="r", message="m", ttl_seconds=60)
@@ -62,10 +70,11 @@ def test_the_policy_outlives_generations_and_the_end(queue: RunQueue, redis_clie
     assert queue.set_policy("r", version=6), "before it is opened again"
     assert all(0 < redis_client.ttl(key) <= 60 for key in redis_client.keys())  # noqa: SIM118 - not a dict
     queue.leave("w")
-    assert queue.reopen(opening(1)) is ReopenStatus.REOPENED
+    assert queue.reopen(opening(1, optional="abc")) is ReopenStatus.REOPENED
     assert policies(queue) == ["r"] * 5
     assert not queue.set_policy("q", version=5)
-    assert queue.reopen(opening(1, items="z"), instead_of=opening().parameters) is ReopenStatus.REOPENED
+    other = replace(opening(1, items="z", optional="z"), parameters="other")
+    assert queue.reopen(other, instead_of=opening().parameters) is ReopenStatus.REOPENED
     assert policies(queue) == ["r"] * 5
 
 
@@ -91,12 +100,13 @@ def test_every_claim_tells_the_parameters_of_the_open_generation(queue: RunQueue
 
 def test_results_are_of_one_moment(redis_client: redis.Redis) -> None:
     queue = RunQueue(redis_client, "moments")
-    create(queue, replace(opening(), parameters="0"), policy="0", version=0)
+    first = replace(opening(optional="abc"), parameters="0")
+    create(queue, first, policy="0", version=0)
 
     def change() -> None:
         for number in range(1, 300):
             queue.set_policy(str(number), version=number)
-            queue.reopen(replace(opening(), parameters=str(number)), instead_of=str(number - 1))
+            queue.reopen(replace(first, parameters=str(number)), instead_of=str(number - 1))
             queue.report("w", generation=0, results=[ItemResult("a", str(number), 1)])
 
     with ThreadPoolExecutor(1) as executor:

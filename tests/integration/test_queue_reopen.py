@@ -6,8 +6,8 @@ import pytest
 import redis
 
 from esft.errors import RunNotFoundError
-from esft.queue import ClaimStatus, Opening, ReopenStatus, RunQueue
-from queue_parts import Clock, Worker, counts, opening, reported
+from esft.queue import ClaimStatus, GenerationResults, Opening, ReopenStatus, RunQueue
+from queue_parts import Clock, Worker, counts, create, opening, reported
 
 pytestmark = pytest.mark.integration
 
@@ -138,7 +138,7 @@ def test_replacing_the_opening_again_changes_nothing(queue: RunQueue) -> None:
     ("generation", "instead_of"),
     [
         (0, ""),
-        (0, "other"),
+        (0, "unknown"),
         (0, opening().parameters + " "),
         (1, opening().parameters),
     ],
@@ -150,6 +150,43 @@ def test_an_opening_is_replaced_only_by_who_knows_it(
     before = queue.state()
     assert queue.reopen(other_opening(generation), instead_of=instead_of) is ReopenStatus.RUNNING
     assert queue.state() == before
+
+
+@pytest.mark.parametrize("parameters", ["", "one"])
+def test_an_opening_that_no_one_names_is_not_replaced(redis_client: redis.Redis, parameters: str) -> None:
+    queue = RunQueue(redis_client, "unnamed")
+    create(queue, replace(opening(), parameters=parameters))
+    Worker(queue, "w").claim(2)
+    before = queue.state()
+    assert queue.reopen(other_opening(), instead_of="") is ReopenStatus.RUNNING
+    assert queue.state() == before
+
+
+def test_an_opening_is_not_replaced_by_one_that_a_repeated_call_would_replace(queue: RunQueue) -> None:
+    worker = Worker(queue, "w")
+    worker.claim(2)
+    worker.report("a")
+    before = queue.state()
+    with pytest.raises(
+        ValueError, match="the parameters of the former, so a repeated call would open it twice"
+    ):
+        queue.reopen(opening(items="def"), instead_of=opening().parameters)
+    assert queue.state() == before
+    assert reported(queue) == {"a": "1"}
+
+
+def test_who_was_told_complete_and_overtaken_by_a_reopening_gets_no_results(queue: RunQueue) -> None:
+    one = Worker(queue, "one")
+    one.drain()
+    assert one.claim().status is ClaimStatus.COMPLETE
+    queue.reopen(other_opening(), instead_of=opening().parameters)
+    assert queue.results(0) is None
+    for item in "ade":
+        one.report(item)
+        assert queue.results(0) is None
+    one.report("f")
+    results = dict.fromkeys("adef", "1")
+    assert queue.results(0) == GenerationResults(parameters="other", policy="p", results=results)
 
 
 def test_one_who_is_late_replaces_no_later_generation(queue: RunQueue) -> None:
@@ -190,7 +227,7 @@ def test_a_run_that_went_on_can_end_again(queue: RunQueue, redis_client: redis.R
 
 
 def test_an_absent_run_is_not_made_by_reopening(redis_client: redis.Redis) -> None:
-    for instead_of in ("", opening().parameters):
+    for instead_of in ("", "other"):
         with pytest.raises(RunNotFoundError):
             RunQueue(redis_client, "absent").reopen(opening(), instead_of=instead_of)
     assert redis_client.keys() == []

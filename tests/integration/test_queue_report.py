@@ -91,11 +91,26 @@ def test_each_result_of_a_report_counts_for_itself(queue: RunQueue) -> None:
     assert (counters["reported"], counters["stale"], counters["duplicates"]) == (3, 1, 1)
 
 
+@pytest.mark.parametrize("order", ["cdabe", "abced"])
+def test_results_are_given_out_when_they_are_enough(redis_client: redis.Redis, order: str) -> None:
+    queue = RunQueue(redis_client, "enough")
+    create(queue, opening(items="abcde", optional="cde", needed=2))
+    worker = Worker(queue, "w")
+    given: list[set[str] | None] = []
+    for item in order:
+        worker.report(item)
+        closing = queue.results(0)
+        given.append(None if closing is None else set(closing.results))
+    assert given == [None, None, None, set(order[:4]), set(order)], (
+        "a and b are needed, and two of the others"
+    )
+
+
 def test_text_comes_back_as_it_was(queue: RunQueue) -> None:
     text = '{"number": 0.1234567890123456789, "empty": [], "big": 12345678901234567, "ä": "\\u0000"}\n\u2028'
     worker = Worker(queue, "w")
     worker.drain()
-    queue.commit(generation=0, record=text, opening=replace(opening(1), parameters=text))
+    queue.commit(generation=0, record=text, opening=replace(opening(1, items="a"), parameters=text))
     queue.set_policy(text, version=2)
     claim = worker.claim(generation=1)
     assert (claim.parameters, claim.policy) == (text, text)

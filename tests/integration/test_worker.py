@@ -1,34 +1,25 @@
 """One worker in this process, with a real Redis and a real (random) model."""
 
 import json
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from prometheus_client import CollectorRegistry
 from safetensors.torch import load_file, save_file
 
-from esft.errors import ReplicaDivergedError, RunNotFoundError, SpecError
-from esft.policy import Policy
+from esft.errors import ReplicaDivergedError, SpecError
 from esft.queue import RunQueue, connect
 from esft.records import UpdateRecord
-from esft.spec import ESFineTuneSpec, fingerprint
-from esft_worker.assemble import Host, assembled_worker
+from esft.spec import fingerprint
 from esft_worker.checkpoint import CheckpointState, CheckpointStore
 from esft_worker.engine import Drained
-from esft_worker.loop import Worker
-from esft_worker.metrics import WorkerMetrics
 from esft_worker.tasks import TaskError
 from random_models import save_random_model
 from simulated_worker import create_run
+from worker_runs import GENERATIONS, log_of, once, spec_of, work, worker_of
 
 pytestmark = pytest.mark.integration
-
-GENERATIONS = 5
 
 
 @pytest.fixture(scope="module")
@@ -46,75 +37,6 @@ def importable_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 def queue(redis_client: Any, redis_url: str, request: pytest.FixtureRequest) -> Iterator[RunQueue]:
     with connect(redis_url, patience_seconds=20) as client:
         yield RunQueue(client, "run-of-" + request.node.name.replace(" ", ""))
-
-
-def spec_of(base: Path, reward: str = "ManyOnes", **sections: dict[str, Any]) -> ESFineTuneSpec:
-    document: dict[str, Any] = {
-        "model": {"source": f"file://{base}", "dtype": "float32"},
-        "task": {"name": f"sample_tasks:{reward}", "train": {"size": 8}, "test": {"size": 12, "seed": 1}},
-        "decoding": {"maxNewTokens": 6, "batchSize": 4},
-        "evolution": {"generations": GENERATIONS, "population": 6, "sigma": 0.02, "learningRate": 0.05},
-        "evaluation": {"everyGenerations": 2},
-        "monitoring": {"kl": {"everyGenerations": 2, "prompts": 4}},
-        "checkpoint": {"everyGenerations": 2, "keep": 2},
-    }
-    for section, values in sections.items():
-        document[section] = document.get(section, {}) | values
-    return ESFineTuneSpec.model_validate(document)
-
-
-@contextmanager
-def worker_of(
-    spec: ESFineTuneSpec,
-    queue: RunQueue,
-    folder: Path,
-    *,
-    name: str = "worker-0",
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Iterator[Worker]:
-    host = Host(checkpoints=folder, cache=folder / "cache", device=torch.device("cpu"), threads=1)
-    with assembled_worker(
-        spec,
-        host,
-        policy=Policy.of(spec),
-        name=name,
-        queue=queue,
-        metrics=WorkerMetrics(CollectorRegistry()),
-        should_stop=should_stop,
-    ) as worker:
-        yield worker
-
-
-def work(spec: ESFineTuneSpec, queue: RunQueue, folder: Path, **options: Any) -> dict[str, Any]:
-    """Run one worker to the run's end; what the run ended with."""
-    with worker_of(spec, queue, folder, **options) as worker:
-        worker.run()
-    state = queue.state()
-    assert state.phase == "Succeeded", state.message
-    result: dict[str, Any] = json.loads(state.result or "null")
-    return result
-
-
-def log_of(queue: RunQueue) -> list[str]:
-    try:
-        return [entry.record for entry in queue.updates(0)]
-    except RunNotFoundError:
-        return []
-
-
-def once(
-    condition: Callable[[], bool], action: Callable[[], None]
-) -> tuple[Callable[[], bool], threading.Event]:
-    """A `should_stop` that never stops, but acts the first time that the condition holds; and whether it has."""
-    acted = threading.Event()
-
-    def should_stop() -> bool:
-        if not acted.is_set() and condition():
-            acted.set()
-            action()
-        return False
-
-    return should_stop, acted
 
 
 def test_a_run_ends_with_log_checkpoints_and_evaluation(model: Path, queue: RunQueue, tmp_path: Path) -> None:

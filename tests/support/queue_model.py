@@ -119,7 +119,7 @@ class Model:
     def reopen(self, opening: Opening, instead_of: str) -> ReopenStatus:
         same = opening.generation == self.opening.generation
         if not self.finished:
-            if not same or instead_of != self.opening.parameters:
+            if not same or not instead_of or instead_of != self.opening.parameters:
                 return ReopenStatus.RUNNING
             self.open(opening)
             return ReopenStatus.REOPENED

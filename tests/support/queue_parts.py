@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from esft.queue import Claim, ClaimStatus, ItemResult, Opening, RunQueue, RunState
+from esft.queue.replies import text
 from esft.versions import CURRENT, Versions
 
 
@@ -53,10 +54,16 @@ def claimed(*items: str, status: ClaimStatus = ClaimStatus.ITEMS, generation: in
 
 
 def reported(queue: RunQueue, generation: int = 0) -> dict[str, str]:
-    """The results of the open generation."""
-    closing = queue.results(generation)
-    assert closing is not None
-    return closing.results
+    """The results of the open generation so far, which the queue gives out only when they are enough to close it."""
+    assert queue.state().opening.generation == generation
+    results = queue._redis.hgetall(f"esft:{{{queue.run}}}:results")
+    return {text(item): text(result) for item, result in results.items()}
+
+
+def make_first_release(queue: RunQueue) -> None:
+    """Leave of a run what release 0.1.0 wrote, which knew neither versions nor policies."""
+    unknown = ("contract", "release", "policy", "policy_version", "parameters")
+    assert queue._redis.hdel(f"esft:{{{queue.run}}}:run", *unknown) == len(unknown)
 
 
 class Worker:

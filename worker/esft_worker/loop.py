@@ -63,7 +63,7 @@ class Worker:
 
         Args:
             spec: the run's, of which only what is immutable counts.
-            policy: what the worker was started with; the run's own takes its place.
+            policy: what the worker was started with, to open a run with that Redis does not hold; else the run's counts.
             name: unique among the living.
             queue: of the run.
             replica: the weights.
@@ -147,7 +147,7 @@ class Worker:
                 opening=opening(self._spec, self._replica.generation, self._terms_to_open()),
             )
             state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
-        self._take_over(state.policy)
+        self._policy = Policy.from_json(state.policy)
 
     def _terms_to_open(self) -> Terms:
         """Those that the generation was open with before Redis lost it; without any, what the policy says."""
@@ -155,12 +155,6 @@ class Worker:
         if self._terms is not None and self._terms[0] == generation:
             return self._terms[1]
         return Terms.of(self._spec, generation, self._policy)
-
-    def _take_over(self, text: str) -> None:
-        """Go by the run's policy, unless this worker knows a newer one that the run has yet to be told."""
-        policy = Policy.from_json(text)
-        if policy.version >= self._policy.version:
-            self._policy = policy
 
     def _follow_log(self, *, block_milliseconds: int = 0) -> None:
         """Apply every update that was committed since the last look, and compare the digest with the others'."""
@@ -240,7 +234,7 @@ class Worker:
                 token=uuid4().hex,
                 lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
             )
-        self._take_over(claim.policy)
+        self._policy = Policy.from_json(claim.policy)
         self._terms = claim.generation, Terms.from_json(claim.parameters)
         return claim
 
@@ -308,7 +302,7 @@ class Worker:
             closing = self._queue.results(self._replica.generation)
         if closing is None:
             return  # another worker was first
-        self._take_over(closing.policy)
+        self._policy = Policy.from_json(closing.policy)
         match close(self._spec, self._policy, closing, self._replica.log):
             case Commit() as decision:
                 self._commit(decision)
