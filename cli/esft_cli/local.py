@@ -60,7 +60,7 @@ def run(
     """Run a fine-tuning job on this machine. The same command again continues where it stopped."""
     from esft.document import load  # noqa: PLC0415
     from esft_cli.outside import MissingPackageError  # noqa: PLC0415 - see esft_cli.app on imports
-    from esft_cli.screen import show_end, view_for_terminal  # noqa: PLC0415
+    from esft_cli.screens import screen_for_working, show_end  # noqa: PLC0415
     from esft_local.devices import available_cpus, available_gpus  # noqa: PLC0415
     from esft_local.run import Options, run_locally  # noqa: PLC0415
 
@@ -80,7 +80,7 @@ def run(
         gpus=gpus,
     )
     try:
-        ended = run_locally(spec, output=folder, options=options, view=view_for_terminal())
+        ended = run_locally(spec, output=folder, options=options, view=screen_for_working())
     except EsftError:
         raise
     except Exception as error:  # the process's edge, where the run's folder is known
@@ -111,11 +111,11 @@ def plot(
 ) -> None:
     """Draw fitness and held-out score of a run; it may be going on."""
     from esft_local.plot import draw, picture_title  # noqa: PLC0415
-    from esft_local.status import read_status  # noqa: PLC0415
+    from esft_local.status import read_run  # noqa: PLC0415
 
-    found = read_status(folder)
+    spec, history, _ = read_run(folder)
     picture = to or folder / "fitness.png"
-    draw(found.history, title=picture_title(found.spec), path=picture)
+    draw(history, title=picture_title(spec), path=picture)
     typer.echo(picture)
 
 

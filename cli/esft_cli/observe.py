@@ -99,13 +99,7 @@ def is_folder(target: str, *, namespace: str | None, context: str | None) -> boo
 
 
 def _local_status(folder: Path, *, as_json: bool) -> None:
-    import json  # noqa: PLC0415 - see esft_cli.app on imports
-
-    from esft_cli.screen import show_status  # noqa: PLC0415
+    from esft_cli.screens import show_once  # noqa: PLC0415 - see esft_cli.app on imports
     from esft_local.status import read_status  # noqa: PLC0415
 
-    found = read_status(folder)
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
-    else:
-        show_status(found)
+    show_once(read_status(folder), as_json=as_json)

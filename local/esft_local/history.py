@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord, finite_or_none, nan_if_none
+from esft.status.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,23 +121,21 @@ class HistoryLine:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The held-out score over a run; `final` is the latest one measured, `best` the highest."""
-
-    base: float
-    final: float
-    best: float
-    best_generation: int
-
-
-def score_of(history: Iterable[HistoryLine]) -> Score | None:
-    """Sum up the evaluations of a history; None when it has none."""
-    measured = [(each.evaluation.score, each.generation) for each in history if each.evaluation is not None]
-    if not measured:
-        return None
-    best, generation = max(measured, key=lambda pair: (pair[0], -pair[1]))
-    return Score(base=measured[0][0], final=measured[-1][0], best=best, best_generation=generation)
+def ledger_of(history: Iterable[HistoryLine], after: Ledger | None = None) -> Ledger:
+    """The fold of a history, the final weights' line included; it goes on from `after`."""
+    ledger = after or Ledger()
+    for line in history:
+        if line.fitness is None:
+            ledger = ledger.measured(line.evaluation, line.generation)
+        else:
+            ledger = ledger.closed(
+                line.generation,
+                fitness=line.fitness,
+                evaluation=line.evaluation,
+                seconds=line.seconds,
+                member_seconds=line.worker_seconds,
+            )
+    return ledger
 
 
 def evaluation_from(data: dict[str, Any] | None) -> Evaluation | None:

@@ -10,11 +10,12 @@ import pytest
 
 from esft.records import FitnessStatistics
 from esft.status import ESFineTuneStatus
+from esft.status.clock import Clock
+from esft.status.ledger import Ledger
+from esft.status.report import Outcome
 from esft_operator.decide.actions import Event
-from esft_operator.decide.outcome import Clock, Outcome
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.observe.children import Observed, PodView
-from esft_operator.observe.ledger import Ledger, Score
 from esft_operator.observe.situation import Failure, Progress, Situation
 from esft_operator.resource import Run
 from operator_world import NOW, body, condition, entry, finished, job, pod, situation, state
@@ -45,9 +46,7 @@ def status(
     seen = Observed(job=job(RUN), pods=pods)
     now: Situation = situation(made, **{"observed": seen, "progress": RUNNING, **fields})
     found = status_of(now, outcome=outcome, desired=desired, clock=Clock(0.0, now.now))
-    ESFineTuneStatus.model_validate(
-        found.model_dump(mode="json", by_alias=True, exclude_none=True), by_alias=True
-    )
+    ESFineTuneStatus.model_validate(found.as_dict(), by_alias=True)
     return found
 
 
@@ -230,8 +229,8 @@ def test_evaluation_counts_the_final_one_once() -> None:
 
 
 def test_scores_may_be_of_any_size() -> None:
-    huge = Score(base=1e300, last=-1e300, best=1e300, best_generation=0, last_generation=0)
-    assert status(**ledger(1, score=huge)).evaluation is not None
+    huge = Ledger().followed_by([entry(0, score=1e300), entry(1, score=-1e300)]).score
+    assert status(**ledger(2, score=huge)).evaluation == huge
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 from esft import document, logs
 from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_INTERNAL, EXIT_SPEC, EsftError, SpecError
 from esft.queue import RunQueue, connect
+from esft.status.words import FAILED, INVALID_SPEC
 from esft_worker import termination
 from esft_worker.assemble import Place, assembled_worker
 from esft_worker.engine import Drained
@@ -103,7 +104,7 @@ def _fail_run(queue: RunQueue | None, message: str) -> None:
     if queue is None:
         return
     try:
-        queue.finish(phase="Failed", reason="InvalidSpec", message=message, ttl_seconds=FINISHED_KEYS_SECONDS)
+        queue.finish(phase=FAILED, reason=INVALID_SPEC, message=message, ttl_seconds=FINISHED_KEYS_SECONDS)
     except EsftError as error:
         logger.warning("the failure could not be recorded", extra={"reason": str(error)})
 

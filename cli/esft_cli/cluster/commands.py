@@ -4,19 +4,18 @@ The options are described in esft_cli.observe.
 """
 
 import time
-from dataclasses import replace
 from typing import Final
 
 import typer
 from rich.console import Console
 
 from esft.errors import EXIT_FINISHED
+from esft.status.snapshot import Snapshot
 from esft_cli.cluster.connection import connect
 from esft_cli.cluster.log_lines import readable, short_name
 from esft_cli.cluster.log_streams import LogSource, follow_logs, read_logs
 from esft_cli.cluster.reader import Reader, RunMissingError, is_passing
-from esft_cli.cluster.screens import Screen, screen_for_watching, show_once
-from esft_cli.cluster.snapshot import Snapshot
+from esft_cli.screens import Screen, screen_for_watching, show_once
 from esft_operator.clients.cluster import ClusterError
 
 _POLL_SECONDS: Final = 1.0
@@ -68,7 +67,7 @@ def logs(
 
 def _watch(reader: Reader, snapshot: Snapshot, screen: Screen) -> int:
     while True:
-        screen.show(snapshot)
+        screen.update(snapshot)
         if snapshot.exit_code is not None:
             return snapshot.exit_code
         time.sleep(_POLL_SECONDS)
@@ -82,7 +81,7 @@ def _watch(reader: Reader, snapshot: Snapshot, screen: Screen) -> int:
         except ClusterError as error:
             if not is_passing(error):
                 raise
-            snapshot = replace(snapshot, notes=(str(error),))
+            snapshot = snapshot.model_copy(update={"notes": (str(error),)})
 
 
 def _say(text: str) -> None:

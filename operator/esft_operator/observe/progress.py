@@ -17,9 +17,10 @@ from typing import Final
 
 from esft.errors import EsftError, UnreadableRunError
 from esft.queue import Observation
+from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.observe.ledger import Ledger, check
+from esft_operator.observe.ending import check
 from esft_operator.observe.situation import Progress
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,10 @@ from pydantic import ValidationError
 
 from esft.queue import RunState
 from esft.status import ESFineTuneStatus
+from esft.status.clock import parse_time
+from esft.status.ledger import Ledger
 from esft_operator.names import FINALIZER, MANAGER
-from esft_operator.observe.children import Observed, parse_time
-from esft_operator.observe.ledger import Ledger
+from esft_operator.observe.children import Observed
 from esft_operator.resource import Run
 from esft_operator.settings import WorkerDefaults
 

@@ -1,0 +1,138 @@
+"""What a run has come to so far, as the fold of its update log: each entry is looked at once, and none is skipped.
+
+Pure. A restarted operator goes on from what the resource's status says, so the totals of a run of a million generations
+need neither the whole log nor a store of the operator's own.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from esft.queue import Entry, RunState
+from esft.records import Evaluation, FitnessStatistics, UpdateRecord
+from esft.status.model import ESFineTuneStatus, EvaluationStatus
+from esft.wording import for_a_column
+
+_WINDOW: Final = 8  # generations that averages remember
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The fold. All is of the generations that are closed.
+
+    Attributes:
+        generation: how many entries went in; the open generation's number.
+        fitness: of the latest one.
+        score: held out, over all evaluations; None before the first.
+        generation_seconds: from opening to commit, averaged over the latest ones; None before any.
+        member_seconds: work summed over items, likewise.
+        workers_wanted: what was wanted when the latest entries came.
+        generations_since_change: entries since `workers_wanted` last changed.
+    """
+
+    generation: int = 0
+    fitness: FitnessStatistics | None = None
+    score: EvaluationStatus | None = None
+    generation_seconds: float | None = None
+    member_seconds: float | None = None
+    workers_wanted: int = 0
+    generations_since_change: int = 0
+
+    @classmethod
+    def from_status(cls, status: ESFineTuneStatus) -> Self:
+        """Go on from a status; averages start anew."""
+        fitness, workers = status.fitness, status.workers
+        return cls(
+            generation=0 if status.progress is None else status.progress.generation,
+            fitness=None
+            if fitness is None
+            else FitnessStatistics(
+                mean=fitness.mean, best=fitness.best, worst=math.nan, std=fitness.std, valid=1
+            ),
+            score=status.evaluation,
+            workers_wanted=0 if workers is None else workers.desired,
+        )
+
+    def wanted(self, workers: int) -> "Ledger":
+        """Note how many workers are wanted from now on."""
+        if workers == self.workers_wanted:
+            return self
+        return replace(self, workers_wanted=workers, generations_since_change=0)
+
+    def followed_by(self, entries: Sequence[Entry]) -> "Ledger":
+        """With the next entries of the log."""
+        ledger = self
+        for entry in entries:
+            record, milliseconds = (
+                UpdateRecord.from_json(entry.record),
+                entry.telemetry.get("item_milliseconds"),
+            )
+            ledger = ledger.closed(
+                record.generation,
+                fitness=record.statistics,
+                evaluation=record.evaluation,
+                seconds=entry.telemetry.get("seconds"),
+                member_seconds=None if milliseconds is None else milliseconds / 1000,
+            )
+        return ledger
+
+    def closed(
+        self,
+        generation: int,
+        *,
+        fitness: FitnessStatistics,
+        evaluation: Evaluation | None,
+        seconds: float | None,
+        member_seconds: float | None,
+    ) -> "Ledger":
+        """With a generation that has closed; `evaluation` is of the weights that it started from."""
+        return replace(
+            self.measured(evaluation, generation),
+            generation=generation + 1,
+            fitness=fitness,
+            generation_seconds=_averaged(self.generation_seconds, seconds),
+            member_seconds=_averaged(self.member_seconds, member_seconds),
+            generations_since_change=self.generations_since_change + 1,
+        )
+
+    def measured(self, evaluation: Evaluation | None, generation: int) -> "Ledger":
+        """With an evaluation of weights(generation), if there was one; it counts once."""
+        if evaluation is None or not math.isfinite(evaluation.score):
+            return self
+        score, before = evaluation.score, self.score
+        if before is not None and generation <= before.last_generation:
+            return self
+        best = (score, generation) if before is None else (before.best, before.best_generation)
+        if score > best[0]:
+            best = (score, generation)
+        return replace(
+            self,
+            score=EvaluationStatus(
+                base=score if before is None else before.base,
+                last=score,
+                best=best[0],
+                best_generation=best[1],
+                last_generation=generation,
+                count=1 if before is None else before.count + 1,
+                summary=for_a_column(score),
+            ),
+        )
+
+    def ended(self, state: RunState) -> "Ledger":
+        """With the evaluation of the final weights, which is in the run's result and not in the log."""
+        result = json.loads(state.result) if state.result else {}
+        evaluation = result.get("evaluation")
+        return (
+            self
+            if evaluation is None
+            else self.measured(Evaluation.from_dict(evaluation), result["generation"])
+        )
+
+
+def _averaged(mean: float | None, value: float | None) -> float | None:
+    """Exponentially, over about `_WINDOW` values."""
+    if value is None:
+        return mean
+    return value if mean is None else mean + (value - mean) / _WINDOW

@@ -1,0 +1,199 @@
+"""What people see of a run: the fields of a status, from the fold of its log and from what is going on. Pure.
+
+A condition's time changes with its value only, and its message holds nothing that changes every generation, so that the
+status of a run that goes well is written once a generation and no more.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from esft.generation import latest_checkpoint
+from esft.spec import ESFineTuneSpec
+from esft.status import words
+from esft.status.clock import timestamp
+from esft.status.ledger import Ledger
+from esft.status.model import (
+    CheckpointStatus,
+    Condition,
+    ConditionState,
+    ESFineTuneStatus,
+    Fitness,
+    Phase,
+    Progress,
+)
+from esft.wording import for_a_column
+
+_MAX_MESSAGE: Final = 2048
+
+Reason = tuple[str, str]  # one word for programs, a sentence for people
+Verdict = tuple[ConditionState, str, str]  # of a condition: its value, and why
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a run: phase Succeeded or Failed, a word for programs, a sentence for people."""
+
+    phase: str
+    reason: str
+    message: str
+    is_news_to_workers: bool = False
+    """Whether the operator decided it (a deadline), so that the workers have to be told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What is going on with a run, as far as its phase and conditions follow from it.
+
+    Attributes:
+        outcome: how it has ended; None while it goes on.
+        suspended: why it is suspended; None while it is not.
+        started: whether a worker has ever been ready.
+        redis_problem: why Redis cannot be asked.
+        failure: what is wrong besides.
+        workers: the condition WorkersReady, as far as workers are wanted.
+    """
+
+    outcome: Outcome | None
+    suspended: Reason | None
+    started: bool
+    redis_problem: str | None
+    failure: Reason | None
+    workers: Verdict
+
+    @property
+    def phase(self) -> Phase:
+        """The conditions in one word."""
+        if self.outcome is not None:
+            return words.SUCCEEDED if self.outcome.phase == words.SUCCEEDED else words.FAILED
+        if self.suspended is not None:
+            return words.SUSPENDED
+        return words.RUNNING if self.started else words.PENDING
+
+    def conditions(
+        self, *, before: ESFineTuneStatus, generation: int, now: datetime
+    ) -> tuple[Condition, ...]:
+        """All conditions; one that has not changed its value keeps its time from `before`.
+
+        Args:
+            before: the status until now.
+            generation: metadata.generation that they are about.
+            now: the time.
+        """
+        verdicts = {
+            words.WORKERS_READY: self._workers_ready,
+            words.PROGRESSING: self._progressing,
+            words.HEALTHY: self._healthy,
+            words.SUSPENDED: ("False", "NotSuspended", "Nothing suspends the run.")
+            if self.suspended is None
+            else ("True", *self.suspended),
+        }
+        if self.outcome is not None:
+            kind = words.COMPLETE if self.phase == words.SUCCEEDED else words.FAILED
+            verdicts[kind] = ("True", self.outcome.reason, self.outcome.message)
+        return tuple(
+            _condition(kind, verdict, before=before.condition(kind), generation=generation, now=now)
+            for kind, verdict in verdicts.items()
+        )
+
+    @property
+    def _workers_ready(self) -> Verdict:
+        if self.outcome is not None:
+            return "False", words.FINISHED, "The run is over and needs no workers."
+        if self.suspended is not None:
+            return "False", words.SUSPENDED, "The run is suspended and has no workers."
+        return self.workers
+
+    @property
+    def _progressing(self) -> Verdict:
+        if self.outcome is not None:
+            return "False", self.outcome.reason, "The run is over."
+        if self.suspended is not None:
+            return "False", words.SUSPENDED, "The run is suspended."
+        if self.redis_problem is not None:
+            return (
+                "Unknown",
+                "RedisUnavailable",
+                "Redis does not answer, so nobody can tell; workers wait for it too.",
+            )
+        if not self.started:
+            return "False", "WaitingForWorkers", "No worker has been ready yet."
+        return "True", words.RUNNING, "Members are being evaluated."
+
+    @property
+    def _healthy(self) -> Verdict:
+        if self.failure is not None:
+            return "False", *self.failure
+        if self.outcome is None and self.redis_problem is not None:
+            return "False", "RedisUnavailable", self.redis_problem
+        return "True", "AsExpected", "Everything the run needs is in place."
+
+
+def workers_verdict(*, ready: int, desired: int, problem: Reason | None) -> Verdict:
+    """The condition WorkersReady; `problem` says why not all are ready, where there is a reason to worry."""
+    if ready >= desired:
+        return "True", words.ALL_READY, "All workers that are wanted are ready."
+    return "False", *(problem or (words.STARTING, "Workers are starting."))
+
+
+def progress_of(ledger: Ledger, *, planned: int, over: bool) -> Progress:
+    """How far a run of `planned` generations is; `over` once it has ended."""
+    left = None
+    if not over and ledger.generation_seconds is not None:
+        left = round((planned - ledger.generation) * ledger.generation_seconds, 1)
+    return Progress(
+        generation=ledger.generation,
+        planned=planned,
+        percent=round(100 * ledger.generation / planned, 1),
+        estimated_remaining_seconds=left,
+        summary=f"{ledger.generation}/{planned}",
+    )
+
+
+def fitness_of(ledger: Ledger) -> Fitness | None:
+    """Of the latest closed generation, where it is made of numbers."""
+    fitness = ledger.fitness
+    if fitness is None or not all(map(math.isfinite, (fitness.mean, fitness.best, fitness.std))):
+        return None
+    return Fitness(mean=fitness.mean, best=fitness.best, std=fitness.std, summary=for_a_column(fitness.mean))
+
+
+def checkpoint_of(
+    before: ESFineTuneStatus,
+    spec: ESFineTuneSpec,
+    ledger: Ledger,
+    *,
+    succeeded: bool,
+    uri: Callable[[int], str],
+) -> CheckpointStatus | None:
+    """The newest checkpoint: a generation that is closed has its own, whoever wrote it.
+
+    Of generations that the status covers already there is none to be found: that they would have one by now is because
+    `checkpoint.everyGenerations` has changed since.
+    """
+    generation = latest_checkpoint(spec, ledger.generation if succeeded else max(0, ledger.generation - 1))
+    covered = 0 if before.progress is None else before.progress.generation
+    if before.checkpoint is not None:
+        covered = max(covered, before.checkpoint.generation + 1)
+    if generation is None or generation < covered:
+        return before.checkpoint
+    return CheckpointStatus(generation=generation, uri=uri(generation))
+
+
+def _condition(
+    kind: str, verdict: Verdict, *, before: Condition | None, generation: int, now: datetime
+) -> Condition:
+    status, reason, message = verdict
+    is_unchanged = before is not None and before.status == status
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…",
+        observed_generation=generation,
+        last_transition_time=before.last_transition_time
+        if before is not None and is_unchanged
+        else timestamp(now),
+    )
