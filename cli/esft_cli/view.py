@@ -1,9 +1,8 @@
 """What is shown of a run, in a cluster or not: a table, a live panel, or a line for each change. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -28,21 +27,6 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 _FIXED_ROWS: Final = 18  # of a panel: frame, bar, what the status says, headings
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """Rows of a terminal: living workers and Events, each on one line."""
-
-    workers: int
-    events: int
-
-    @classmethod
-    def of(cls, height: int) -> Self:
-        """Half each, and a few at least; a terminal too low for those cuts off the last."""
-        spare = max(6, height - _FIXED_ROWS - _MOST_ENDED)
-        events = min(8, spare // 2)
-        return cls(workers=spare - events, events=events)
-
-
 def page(snapshot: Snapshot, *, now: datetime) -> RenderableType:
     """The whole of it, for a terminal or a file; `now` is for ages."""
     return Group(Text(_title(snapshot), style="bold"), *_sections(snapshot, now=now, room=None))
@@ -53,7 +37,7 @@ def panel(snapshot: Snapshot, *, now: datetime, height: int) -> RenderableType:
     bar = Table.grid(expand=True)
     bar.add_row(ProgressBar(total=1.0, completed=_done(snapshot)))
     return Panel(
-        Group(bar, *_sections(snapshot, now=now, room=_Room.of(height))),
+        Group(bar, *_sections(snapshot, now=now, room=height - _FIXED_ROWS - _MOST_ENDED)),
         title=Text(_title(snapshot)),
         title_align="left",
     )
@@ -126,20 +110,22 @@ def _speed(snapshot: Snapshot) -> list[str]:
     return [] if speed is None else [f"{speed:.2f} members/s"]
 
 
-def _sections(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator[RenderableType]:
+def _sections(snapshot: Snapshot, *, now: datetime, room: int | None) -> Iterator[RenderableType]:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
     for label, content in _rows(snapshot, now):
         rows.add_row(label, content)
     yield rows
-    workers, more = _shown(snapshot.workers, None if room is None else room.workers)
+    # Half the rows each, and a few at least; a terminal too low for those cuts off the last.
+    most = len(snapshot.events) if room is None else min(8, max(3, room // 2))
+    workers, more = _shown(snapshot.workers, None if room is None else max(6, room) - most)
     if workers:
         yield Text()
         yield _worker_table(workers, now, in_full=room is None)
     if more:
         yield Text(more, style="dim")
-    events = snapshot.events if room is None else snapshot.events[-room.events :]
+    events = snapshot.events[-most:]
     if events:
         yield Text()
         yield _event_table(events, now, in_full=room is None)

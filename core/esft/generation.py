@@ -17,14 +17,7 @@ from esft.population import scheduled, update_record
 from esft.queue import Opening
 from esft.records import Evaluation, MemberResult, UpdateRecord
 from esft.spec import ESFineTuneSpec
-from esft.status.words import (
-    FAILED,
-    GENERATIONS_DONE,
-    NO_FITNESS,
-    PATIENCE_EXHAUSTED,
-    SUCCEEDED,
-    TARGET_SCORE_REACHED,
-)
+from esft.status import words
 
 _MOST_SHARDS = 64
 _SHARDS_OF_UNKNOWN_SIZE = 8
@@ -190,17 +183,21 @@ def close(
     divergence = _divergence(results)
     if generation >= spec.evolution.generations:
         return Finish(
-            SUCCEEDED, GENERATIONS_DONE, f"All {generation} generations done.", evaluation, divergence
+            words.SUCCEEDED,
+            words.GENERATIONS_DONE,
+            f"All {generation} generations done.",
+            evaluation,
+            divergence,
         )
     if evaluation is not None:
         stopped = _stop(spec, log, evaluation, generation)
         if stopped is not None:
-            return Finish(SUCCEEDED, *stopped, evaluation, divergence)
+            return Finish(words.SUCCEEDED, *stopped, evaluation, divergence)
     fitness = [_fitness(results.get(item)) for item in closing.optional]
     if all(math.isnan(value) for value in fitness):
         return Finish(
-            FAILED,
-            NO_FITNESS,
+            words.FAILED,
+            words.NO_FITNESS,
             f"No member of generation {generation} gave finite logits: spec.evolution.sigma or learningRate is too "
             "large for this model or dtype. Fix: lower them and start the run afresh.",
         )
@@ -255,11 +252,11 @@ def _stop(
     target, patience = spec.stop.target_score, spec.stop.patience
     if target is not None and generation > 0 and evaluation.score >= target:
         return (
-            TARGET_SCORE_REACHED,
+            words.TARGET_SCORE_REACHED,
             f"Score {evaluation.score:.4f} reached targetScore {target} at {generation}.",
         )
     scores = [record.evaluation.score for record in log if record.evaluation is not None] + [evaluation.score]
     best = max(range(len(scores)), key=scores.__getitem__)
     if patience is not None and len(scores) - 1 - best >= patience:
-        return PATIENCE_EXHAUSTED, f"No better score than {scores[best]:.4f} in {patience} evaluations."
+        return words.PATIENCE_EXHAUSTED, f"No better score than {scores[best]:.4f} in {patience} evaluations."
     return None

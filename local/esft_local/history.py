@@ -7,7 +7,7 @@ interest should be readable with `jq` alone.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord, finite_or_none, nan_if_none
@@ -66,29 +66,14 @@ class HistoryLine:
 
     def to_json(self) -> str:
         """Serialise to one line; what is not a finite number becomes null."""
-        fitness, evaluation = self.fitness, self.evaluation
-        return json.dumps(
-            {
-                "generation": self.generation,
-                "fitness": None
-                if fitness is None
-                else {
-                    "mean": finite_or_none(fitness.mean),
-                    "best": finite_or_none(fitness.best),
-                    "worst": finite_or_none(fitness.worst),
-                    "std": finite_or_none(fitness.std),
-                },
-                "evaluation": None if evaluation is None else evaluation.to_dict(),
-                "kl_divergence": self.kl_divergence,
-                "members": self.members,
-                "seconds": self.seconds,
-                "worker_seconds": self.worker_seconds,
-                "workers": self.workers,
-                "leases_expired": self.leases_expired,
-                "sigma": self.sigma,
-                "step": self.step,
+        data = asdict(self) | {"members": self.members}
+        if self.fitness is not None:
+            data["fitness"] = {
+                name: finite_or_none(getattr(self.fitness, name)) for name in ("mean", "best", "worst", "std")
             }
-        )
+        if self.evaluation is not None:
+            data["evaluation"] = self.evaluation.to_dict()
+        return json.dumps(data)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -98,27 +83,11 @@ class HistoryLine:
             ValueError, KeyError, TypeError: the text is not a line of a history.
         """
         data: dict[str, Any] = json.loads(text)
-        fitness = data["fitness"]
-        return cls(
-            generation=int(data["generation"]),
-            fitness=None
-            if fitness is None
-            else FitnessStatistics(
-                mean=nan_if_none(fitness["mean"]),
-                best=nan_if_none(fitness["best"]),
-                worst=nan_if_none(fitness["worst"]),
-                std=nan_if_none(fitness["std"]),
-                valid=int(data["members"]),
-            ),
-            evaluation=evaluation_from(data["evaluation"]),
-            kl_divergence=data["kl_divergence"],
-            sigma=data["sigma"],
-            step=data["step"],
-            seconds=data["seconds"],
-            worker_seconds=data["worker_seconds"],
-            workers=data["workers"],
-            leases_expired=data["leases_expired"],
-        )
+        members, fitness = int(data.pop("members")), data["fitness"]
+        if fitness is not None:
+            values = {name: nan_if_none(value) for name, value in fitness.items()}
+            data["fitness"] = FitnessStatistics(**values, valid=members)
+        return cls(**data | {"evaluation": data["evaluation"] and Evaluation.from_dict(data["evaluation"])})
 
 
 def ledger_of(history: Iterable[HistoryLine], after: Ledger | None = None) -> Ledger:
@@ -136,11 +105,6 @@ def ledger_of(history: Iterable[HistoryLine], after: Ledger | None = None) -> Le
                 member_seconds=line.worker_seconds,
             )
     return ledger
-
-
-def evaluation_from(data: dict[str, Any] | None) -> Evaluation | None:
-    """Parse an evaluation as it stands in a history or in a run's result."""
-    return None if data is None else Evaluation.from_dict(data)
 
 
 def _integer(value: float | None) -> int | None:

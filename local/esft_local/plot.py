@@ -76,12 +76,8 @@ def draw(history: Sequence[HistoryLine], *, title: str, path: Path) -> None:
 
 
 def _panels(history: Sequence[HistoryLine]) -> list[Callable[["Axes", Sequence[HistoryLine]], None]]:
-    panels: list[Callable[[Axes, Sequence[HistoryLine]], None]] = []
-    if any(line.fitness is not None for line in history):
-        panels.append(_draw_fitness)
-    if _scores(history):
-        panels.append(_draw_score)
-    return panels
+    has_fitness = any(line.fitness is not None for line in history)
+    return [*([_draw_fitness] if has_fitness else []), *([_draw_score] if _scores(history) else [])]
 
 
 def _draw_fitness(axes: "Axes", history: Sequence[HistoryLine]) -> None:

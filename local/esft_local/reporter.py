@@ -12,16 +12,18 @@ from datetime import UTC, datetime
 from typing import Final, Protocol
 
 from esft.queue import RunState
-from esft.status import ESFineTuneStatus
-from esft.status.report import Outcome, Reason, Stage, workers_verdict
+from esft.status import ESFineTuneStatus, WorkersStatus, report
+from esft.status.clock import Clock
 from esft.status.snapshot import Live, Snapshot, Worker
 from esft_local.files import RunFolderError, write_atomically
 from esft_local.folder import RunFolder
-from esft_local.status import GENERATION, STATUS_FILE, created_at, saved_snapshot, status_of
+from esft_local.model import checkpoint_path
+from esft_local.status import GENERATION, STATUS_FILE, saved_snapshot, snapshot_of
 
 _SAVE_SECONDS: Final = 1.0
 _RECENT: Final = 10  # generations that the speed is measured over
 _CURVE: Final = 40  # generations that are drawn
+_LEFT: Final = frozenset({"leaving", "drained", "done"})  # states of workers that are wanted no more
 
 
 class View(AbstractContextManager["View"], Protocol):
@@ -53,49 +55,39 @@ class Reporter:
         state: RunState | None = None,
         activity: str = "",
         redis_problem: str | None = None,
-        suspended: Reason | None = None,
-        outcome: Outcome | None = None,
+        suspended: report.Reason | None = None,
+        outcome: report.Outcome | None = None,
     ) -> Snapshot:
-        """The run as it is now.
+        """The run as it is now, with what Redis said last and, in words, what is going on.
 
-        Args:
-            workers: those there are.
-            state: what Redis said last.
-            activity: what is going on, in words.
-            redis_problem: why Redis cannot be asked.
-            suspended: why the session ends although the run is not over.
-            outcome: how the run has ended.
+        `suspended` says why the session ends although the run is not over; `redis_problem`, why Redis cannot be asked.
         """
-        folder, before, goes_on = self._folder, self._status, outcome is None and suspended is None
+        folder, before = self._folder, self._status
+        ledger, goes_on = folder.ledger, outcome is None and suspended is None
         ready = sum(worker.state == "ready" for worker in workers)
+        desired = self._size - sum(worker.state in _LEFT for worker in workers)
         problems = [(worker.problem.reason, worker.problem.message) for worker in workers if worker.problem]
-        stage = Stage(
+        stage = report.Stage(
             outcome=outcome,
             suspended=suspended,
-            started=before.start_time is not None or ready > 0 or folder.ledger.generation > 0,
+            started=before.start_time is not None or ready > 0 or ledger.generation > 0,
             redis_problem=redis_problem,
-            failure=None,
-            workers=workers_verdict(ready=ready, desired=self._size, problem=next(iter(problems), None)),
+            workers=report.workers_verdict(ready=ready, desired=desired, problem=next(iter(problems), None)),
+            clock=Clock(self._seconds_before, self._began) if goes_on else Clock(folder.wall_seconds, None),
         )
-        self._status = status_of(
-            folder.spec,
-            folder.ledger,
+        self._status = report.status_of(
             stage,
+            ledger,
+            folder.spec.spec,
             before=before,
-            checkpoints=folder.checkpoints,
-            workers=(self._size if goes_on else 0, ready),
-            active=(self._began, self._seconds_before) if goes_on else (None, folder.wall_seconds),
+            workers=WorkersStatus(desired=desired if goes_on else 0, ready=ready, selector=""),
+            metadata_generation=GENERATION,
+            checkpoint_uri=lambda generation: f"file://{checkpoint_path(folder.checkpoints, generation)}",
             now=datetime.now(UTC),
         )
-        return Snapshot(
-            name=folder.spec.metadata.name,
-            namespace=None,
-            uid=folder.uid,
-            generation=GENERATION,
-            created_at=created_at(folder.path),
-            status=self._status,
-            workers=tuple(workers),
-            live=_live(folder, state, activity),
+        live = _live(folder, state, activity)
+        return snapshot_of(
+            folder.path, folder.spec, folder.uid, self._status, workers=tuple(workers), live=live
         )
 
     def save(self, snapshot: Snapshot) -> None:
@@ -107,11 +99,6 @@ class Reporter:
         text = json.dumps(snapshot.as_dict(), indent=2) + "\n"
         with contextlib.suppress(RunFolderError):
             write_atomically(self._folder.path / STATUS_FILE, text, durable=False)
-
-
-def with_digest(snapshot: Snapshot, digest: str | None) -> Snapshot:
-    """The same run, with the digest of its final weights."""
-    return snapshot.model_copy(update={"status": snapshot.status.model_copy(update={"digest": digest})})
 
 
 def _live(folder: RunFolder, state: RunState | None, activity: str) -> Live:

@@ -29,18 +29,18 @@ from esft.errors import (
 )
 from esft.generation import opening
 from esft.queue import RunQueue, RunState, connect
+from esft.records import Evaluation
 from esft.spec import ESFineTune, fingerprint
 from esft.status.report import Outcome, Reason
 from esft.status.snapshot import Snapshot
 from esft.status.words import FAILED, INVALID_SPEC, SUCCEEDED
 from esft_local.devices import worker_environments
 from esft_local.folder import RunFolder
-from esft_local.history import evaluation_from
 from esft_local.interrupts import Interrupts
 from esft_local.model import checkpoint_path, checkpoint_state, publish_model
 from esft_local.plot import PictureError, draw, picture_title
 from esft_local.redis_server import EmbeddedRedis
-from esft_local.reporter import Reporter, View, with_digest
+from esft_local.reporter import Reporter, View
 from esft_local.summary import Summary
 from esft_local.worker_log import LogTail, describe, stage_seconds
 from esft_local.workers import Failure, WorkerPool
@@ -114,7 +114,7 @@ def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View)
                 snapshot = session.run()
             folder.worked(time.monotonic() - started - session.counted_seconds, save=True)
             exit_code = interrupts.exit_code if snapshot.exit_code is None else snapshot.exit_code
-            snapshot, notes = _conclude(folder, snapshot, reporter)
+            notes = _conclude(folder, snapshot, reporter)
             summary = Summary.of(
                 snapshot,
                 folder.history,
@@ -303,13 +303,14 @@ class _Session:
         return snapshot
 
     def _final(self, state: RunState) -> Snapshot:
-        result: dict[str, Any] = json.loads(state.result) if state.result else {}
+        digest, folder = None, self._folder
         if state.phase == SUCCEEDED:
-            self._folder.measured_at_end(
-                evaluation_from(result.get("evaluation")), result.get("kl_divergence")
-            )
-        shown = self._show(outcome=Outcome(state.phase, state.reason, state.message))
-        return with_digest(shown, result.get("digest"))
+            result: dict[str, Any] = json.loads(state.result) if state.result else {}
+            measured = result.get("evaluation")
+            folder.measured_at_end(measured and Evaluation.from_dict(measured), result.get("kl_divergence"))
+            checkpoint = checkpoint_path(folder.checkpoints, len(folder.log))
+            digest = checkpoint_state(checkpoint)["digest"]
+        return self._show(outcome=Outcome(state.phase, state.reason, state.message, digest))
 
 
 def worker_command(folder: RunFolder, name: str, *, threads: int) -> Sequence[str]:
@@ -353,17 +354,15 @@ def _redis(url: str | None) -> Iterator[str]:
         yield server.url
 
 
-def _conclude(folder: RunFolder, snapshot: Snapshot, reporter: Reporter) -> tuple[Snapshot, Sequence[str]]:
-    """Leave the results in the folder; the snapshot with the digest, and what people should know."""
+def _conclude(folder: RunFolder, snapshot: Snapshot, reporter: Reporter) -> Sequence[str]:
+    """Leave the results in the folder; what people should know besides."""
     notes = []
     if snapshot.phase == SUCCEEDED:
-        checkpoint = checkpoint_path(folder.checkpoints, len(folder.log))
-        snapshot = with_digest(snapshot, snapshot.status.digest or checkpoint_state(checkpoint)["digest"])
-        publish_model(checkpoint, folder.model)
+        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.model)
     if folder.history:
         try:
             draw(folder.history, title=picture_title(folder.spec), path=folder.picture)
         except PictureError as error:
             notes.append(str(error))
     reporter.save(snapshot)
-    return snapshot, notes
+    return notes

@@ -1,7 +1,7 @@
-"""The status of a run on one machine, in the same words as in a cluster, and reading it from the run's folder.
+"""Reading a run's folder from outside, while it runs or afterwards; nothing is written.
 
-`status.json` is what the session last said, for whoever asks from outside. The log is the truth: the file may be
-missing or late, and a session that was killed leaves it saying that the run goes on.
+`status.json` is what the session last said. The log is the truth: the file may be missing or late, and a session
+that was killed leaves it saying that the run goes on.
 """
 
 import json
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from esft.document import load
-from esft.layout import checkpoint_name
 from esft.spec import ESFineTune
 from esft.status import ESFineTuneStatus, WorkersStatus, words
-from esft.status.clock import timestamp
 from esft.status.ledger import Ledger
-from esft.status.report import Stage, checkpoint_of, fitness_of, progress_of, workers_verdict
+from esft.status.report import Stage, progress_of
 from esft.status.snapshot import Snapshot
 from esft_local.files import RunFolderError
 from esft_local.folder import in_use, read_history, read_state
@@ -23,60 +21,12 @@ from esft_local.history import HistoryLine, ledger_of
 
 STATUS_FILE: Final = "status.json"
 GENERATION: Final = 1  # of the specification: a folder has one
-STARTING: Final = workers_verdict(ready=0, desired=1, problem=None)
 
 _KILLED: Final = ("Killed", "The session ended without a word; the same command goes on.")
 
 
-def status_of(
-    spec: ESFineTune,
-    ledger: Ledger,
-    stage: Stage,
-    *,
-    before: ESFineTuneStatus,
-    checkpoints: Path,
-    workers: tuple[int, int],
-    active: tuple[datetime | None, float],
-    now: datetime,
-) -> ESFineTuneStatus:
-    """The status of a run.
-
-    Args:
-        spec: the effective specification.
-        ledger: the fold of its log.
-        stage: what is going on.
-        before: the status until now.
-        checkpoints: the folder that has them.
-        workers: how many are wanted, and are ready.
-        active: since when there is a session, and the seconds of those before.
-        now: the time.
-    """
-    outcome, (desired, ready), (since, seconds) = stage.outcome, workers, active
-    succeeded = stage.phase == words.SUCCEEDED
-    return ESFineTuneStatus(
-        observed_generation=GENERATION,
-        phase=stage.phase,
-        conditions=stage.conditions(before=before, generation=GENERATION, now=now),
-        progress=progress_of(ledger, planned=spec.spec.evolution.generations, over=outcome is not None),
-        fitness=fitness_of(ledger),
-        evaluation=ledger.score,
-        workers=WorkersStatus(desired=desired, ready=ready, selector=""),
-        checkpoint=checkpoint_of(
-            before,
-            spec.spec,
-            ledger,
-            succeeded=succeeded,
-            uri=lambda generation: f"file://{checkpoints / checkpoint_name(generation)}",
-        ),
-        start_time=before.start_time or (timestamp(now) if stage.started else None),
-        completion_time=None if outcome is None else timestamp(now),
-        active_since=None if since is None else timestamp(since),
-        active_seconds=round(seconds, 3),
-    )
-
-
 def read_status(path: Path) -> Snapshot:
-    """A run as its folder shows it, while it goes on or afterwards; nothing is written.
+    """A run as its folder shows it.
 
     Raises:
         RunFolderError: it holds no run.
@@ -87,38 +37,40 @@ def read_status(path: Path) -> Snapshot:
     if saved is not None and (saved.status.end is not None or saved.phase == words.SUSPENDED):
         return saved
     before = ESFineTuneStatus() if saved is None else saved.status
-    ledger = max(Ledger.from_status(before), ledger_of(history), key=lambda ledger: ledger.generation)
-    if saved is not None and is_held:
+    saved_ledger, ledger = Ledger.from_status(before), ledger_of(history)
+    changes: dict[str, Any] = {}
+    if saved is None or ledger.generation > saved_ledger.generation:
         progress = progress_of(ledger, planned=spec.spec.evolution.generations, over=False)
-        if before.progress is not None and progress.generation == before.progress.generation:
-            return saved
-        newer = {"progress": progress, "fitness": fitness_of(ledger), "evaluation": ledger.score}
-        return saved.model_copy(update={"status": before.model_copy(update=newer), "written": None})
-    stage = Stage(
-        outcome=None,
-        suspended=None if is_held else _KILLED,
-        started=before.start_time is not None or ledger.generation > 0,
-        redis_problem=None,
-        failure=None,
-        workers=STARTING,
-    )
-    status = status_of(
-        spec,
-        ledger,
-        stage,
-        before=before,
-        checkpoints=path.absolute() / "checkpoints",
-        workers=(0, 0),
-        active=(None, state["wall_seconds"]),
-        now=datetime.fromtimestamp((path / (STATUS_FILE if saved else "run.json")).stat().st_mtime, UTC),
-    )
+        changes = {"progress": progress, "fitness": ledger.fitness, "evaluation": ledger.score}
+    if saved is None or not is_held:
+        started = before.start_time is not None or ledger.generation > 0
+        stage = Stage(suspended=None if is_held else _KILLED, started=started)
+        last_said = (path / ("run.json" if saved is None else STATUS_FILE)).stat().st_mtime
+        now = datetime.fromtimestamp(last_said, UTC)
+        changes |= {
+            "observed_generation": GENERATION,
+            "phase": stage.phase,
+            "conditions": stage.conditions(before=before, generation=GENERATION, now=now),
+            "workers": WorkersStatus(desired=0, ready=0, selector=""),
+            "active_since": None,
+            "active_seconds": state["wall_seconds"],
+        }
+    status = before.model_copy(update=changes)
+    if saved is not None and is_held:
+        return saved.model_copy(update={"status": status, "written": None})
+    return snapshot_of(path, spec, state["uid"], status)
+
+
+def snapshot_of(path: Path, spec: ESFineTune, uid: str, status: ESFineTuneStatus, **fields: Any) -> Snapshot:
+    """The run in a folder, with that status. The lock tells its age: it is opened time and again, and never written."""
     return Snapshot(
         name=spec.metadata.name,
         namespace=None,
-        uid=state["uid"],
+        uid=uid,
         generation=GENERATION,
-        created_at=created_at(path),
+        created_at=datetime.fromtimestamp((path / "lock").stat().st_mtime, UTC),
         status=status,
+        **fields,
     )
 
 
@@ -143,8 +95,3 @@ def saved_snapshot(path: Path, uid: str) -> Snapshot | None:
     except (OSError, LookupError, TypeError, ValueError):
         return None
     return found if found.uid == uid else None
-
-
-def created_at(path: Path) -> datetime:
-    """When a run's folder was made: its lock is opened again and again, and never written to."""
-    return datetime.fromtimestamp((path / "lock").stat().st_mtime, UTC)

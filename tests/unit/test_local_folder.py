@@ -13,7 +13,7 @@ from esft.records import Evaluation
 from esft.status.report import Outcome
 from esft_local.files import RunFolderError, append_line, explained, write_atomically
 from esft_local.folder import RunFolder, in_use, read_summary
-from esft_local.reporter import Reporter, with_digest
+from esft_local.reporter import Reporter
 from esft_local.summary import Summary
 from run_folders import entry, opened, spec_of
 
@@ -122,9 +122,9 @@ def summary_of(folder: RunFolder, phase: str = "Succeeded") -> Summary:
     if phase == "Suspended":
         snapshot = reporter.snapshot(suspended=("Because", "Of this."))
     else:
-        snapshot = reporter.snapshot(outcome=Outcome(phase, "Because", "Of this."))
+        snapshot = reporter.snapshot(outcome=Outcome(phase, "Because", "Of this.", "ab" * 8))
     return Summary.of(
-        with_digest(snapshot, "ab" * 8),
+        snapshot,
         folder.history,
         spec=folder.spec,
         wall_seconds=1.5,

@@ -15,12 +15,12 @@ from esft.status.snapshot import Problem, Snapshot, Worker
 from esft_cli.cluster.objects import snapshot_of
 from esft_local.files import RunFolderError
 from esft_local.folder import RunFolder
-from esft_local.reporter import Reporter, with_digest
+from esft_local.reporter import Reporter
 from esft_local.status import read_run, read_status
 from run_folders import entry, opened, spec_of
 from snapshots import body, condition, event, pod
 
-DONE = Outcome("Succeeded", "GenerationsDone", "All 4 generations done.")
+DONE = Outcome("Succeeded", "GenerationsDone", "All 4 generations done.", "ab" * 8)
 WORKING = (
     Worker(name="worker-0", state="ready", created_at=datetime(2026, 5, 1, 11, tzinfo=UTC)),
     Worker(
@@ -71,7 +71,7 @@ def test_both_worlds_have_one_json(tmp_path: Path) -> None:
             folder.append(entry(generation, score=0.2))
         reporter = Reporter(folder, size=2)
         reporter.snapshot(WORKING)
-        ended = with_digest(reporter.snapshot(WORKING, outcome=DONE), "ab" * 8)
+        ended = reporter.snapshot(WORKING, outcome=DONE)
         reporter.save(ended)
     local = read_status(tmp_path).as_dict()
     observed = {"observedGeneration": 1}

@@ -116,6 +116,13 @@ def test_outcome(now: Situation, wanted: tuple[str, str, bool] | None) -> None:
     assert (None if found is None else (found.phase, found.reason, found.is_news_to_workers)) == wanted
 
 
+def test_the_digest_comes_from_redis_and_stays_when_its_keys_have_gone() -> None:
+    for now in (made(OVER), made(Progress(), status=recorded("Complete") | {"digest": "0123456789abcdef"})):
+        found = outcome_of(now)
+        assert found is not None
+        assert found.digest == "0123456789abcdef"
+
+
 def test_a_foreign_jobs_failure_is_none_of_ours() -> None:
     theirs = Observed(job=job(RUN, child=Child("j", "someone", terminating=False), failure=("x", "y")))
     assert outcome_of(made(observed=theirs)) is None

@@ -21,7 +21,7 @@ from esft_operator.resource import Run
 from operator_world import NOW, body, condition, entry, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())
-DONE = Outcome("Succeeded", "GenerationsDone", "All 3 generations done.")
+DONE = Outcome("Succeeded", "GenerationsDone", "All 3 generations done.", "0123456789abcdef")
 LOST = Outcome("Failed", "DeadlineExceeded", "Too late.")
 RUNNING = Progress(asked=True, state=state(RUN, 1), ledger=Ledger(generation=1))
 READY = (pod("a", ready=True), pod("b", ready=True))
@@ -186,6 +186,11 @@ def ledger(generation: int, **fields: Any) -> dict[str, Any]:
     return {"progress": replace(RUNNING, ledger=Ledger(generation=generation, **fields))}
 
 
+def closed(fitness: FitnessStatistics) -> dict[str, Any]:
+    made = Ledger().closed(0, fitness=fitness, evaluation=None, seconds=2.0, member_seconds=8.0)
+    return {"progress": replace(RUNNING, ledger=made)}
+
+
 def test_progress() -> None:
     found = status(**ledger(1, generation_seconds=2.5))
     assert found.progress is not None
@@ -206,13 +211,13 @@ def test_progress() -> None:
     [(0.42137, "0.4214"), (-1.0, "-1.0000"), (1e60, "1.0000e+60"), (math.nan, None), (math.inf, None)],
 )
 def test_fitness(mean: float, summary: str | None) -> None:
-    found = status(**ledger(1, fitness=FitnessStatistics(mean, mean, mean, 0.0, 4))).fitness
+    found = status(**closed(FitnessStatistics(mean, mean, mean, 0.0, 4))).fitness
     assert (None if found is None else found.summary) == summary
 
 
 def test_a_deviation_that_overflows_is_not_shown() -> None:
     overflowed = FitnessStatistics(1e200, 1e200, -1e200, math.inf, 4)
-    assert status(**ledger(1, fitness=overflowed)).fitness is None
+    assert status(**closed(overflowed)).fitness is None
 
 
 def test_evaluation_counts_the_final_one_once() -> None:

@@ -1,29 +1,9 @@
 """What a run has come to: one model, one fold of its log and one picture of it, on one machine and in a cluster.
 
-ledger.py reads the queue's entries and so imports redis; it is not handed on from here, since the CRD is made from the
-models alone.
+Only the models are handed on: ledger.py and report.py know the queue's entries and so import redis, which whoever makes
+the CRD has no use for.
 """
 
-from esft.status.model import (
-    CheckpointStatus,
-    Condition,
-    ConditionState,
-    ESFineTuneStatus,
-    EvaluationStatus,
-    Fitness,
-    Phase,
-    Progress,
-    WorkersStatus,
-)
+from esft.status.model import Condition, ESFineTuneStatus, Phase, Progress, WorkersStatus
 
-__all__ = [
-    "CheckpointStatus",
-    "Condition",
-    "ConditionState",
-    "ESFineTuneStatus",
-    "EvaluationStatus",
-    "Fitness",
-    "Phase",
-    "Progress",
-    "WorkersStatus",
-]
+__all__ = ["Condition", "ESFineTuneStatus", "Phase", "Progress", "WorkersStatus"]

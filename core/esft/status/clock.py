@@ -32,11 +32,9 @@ class Clock:
     @classmethod
     def of(cls, status: ESFineTuneStatus, *, active: bool, now: datetime) -> Self:
         """Go on from a status."""
-        before = status.active_seconds or 0.0
         since = None if status.active_since is None else parse_time(status.active_since)
-        if active:
-            return cls(before, since or now)
-        return cls(before + (0.0 if since is None else (now - since).total_seconds()), None)
+        clock = cls(status.active_seconds or 0.0, since)
+        return cls(clock.before, since or now) if active else cls(clock.seconds(now), None)
 
     def seconds(self, now: datetime) -> float:
         """Active time so far."""

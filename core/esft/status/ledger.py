@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from esft.queue import Entry, RunState
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord
-from esft.status.model import ESFineTuneStatus, EvaluationStatus
+from esft.status.model import ESFineTuneStatus, EvaluationStatus, Fitness
 from esft.wording import for_a_column
 
 _WINDOW: Final = 8  # generations that averages remember
@@ -24,7 +24,7 @@ class Ledger:
 
     Attributes:
         generation: how many entries went in; the open generation's number.
-        fitness: of the latest one.
+        fitness: of the latest one; None where it is not made of numbers.
         score: held out, over all evaluations; None before the first.
         generation_seconds: from opening to commit, averaged over the latest ones; None before any.
         member_seconds: work summed over items, likewise.
@@ -33,7 +33,7 @@ class Ledger:
     """
 
     generation: int = 0
-    fitness: FitnessStatistics | None = None
+    fitness: Fitness | None = None
     score: EvaluationStatus | None = None
     generation_seconds: float | None = None
     member_seconds: float | None = None
@@ -43,16 +43,11 @@ class Ledger:
     @classmethod
     def from_status(cls, status: ESFineTuneStatus) -> Self:
         """Go on from a status; averages start anew."""
-        fitness, workers = status.fitness, status.workers
         return cls(
             generation=0 if status.progress is None else status.progress.generation,
-            fitness=None
-            if fitness is None
-            else FitnessStatistics(
-                mean=fitness.mean, best=fitness.best, worst=math.nan, std=fitness.std, valid=1
-            ),
+            fitness=status.fitness,
             score=status.evaluation,
-            workers_wanted=0 if workers is None else workers.desired,
+            workers_wanted=0 if status.workers is None else status.workers.desired,
         )
 
     def wanted(self, workers: int) -> "Ledger":
@@ -91,7 +86,7 @@ class Ledger:
         return replace(
             self.measured(evaluation, generation),
             generation=generation + 1,
-            fitness=fitness,
+            fitness=_fitness(fitness),
             generation_seconds=_averaged(self.generation_seconds, seconds),
             member_seconds=_averaged(self.member_seconds, member_seconds),
             generations_since_change=self.generations_since_change + 1,
@@ -129,6 +124,12 @@ class Ledger:
             if evaluation is None
             else self.measured(Evaluation.from_dict(evaluation), result["generation"])
         )
+
+
+def _fitness(found: FitnessStatistics) -> Fitness | None:
+    if not all(map(math.isfinite, (found.mean, found.best, found.std))):
+        return None
+    return Fitness(mean=found.mean, best=found.best, std=found.std, summary=for_a_column(found.mean))
 
 
 def _averaged(mean: float | None, value: float | None) -> float | None:

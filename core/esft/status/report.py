@@ -4,7 +4,6 @@ A condition's time changes with its value only, and its message holds nothing th
 status of a run that goes well is written once a generation and no more.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,23 +12,25 @@ from typing import Final
 from esft.generation import latest_checkpoint
 from esft.spec import ESFineTuneSpec
 from esft.status import words
-from esft.status.clock import timestamp
+from esft.status.clock import Clock, timestamp
 from esft.status.ledger import Ledger
 from esft.status.model import (
     CheckpointStatus,
     Condition,
     ConditionState,
     ESFineTuneStatus,
-    Fitness,
     Phase,
     Progress,
+    WorkersStatus,
 )
-from esft.wording import for_a_column
 
 _MAX_MESSAGE: Final = 2048
 
 Reason = tuple[str, str]  # one word for programs, a sentence for people
 Verdict = tuple[ConditionState, str, str]  # of a condition: its value, and why
+
+
+_STARTING: Final[Verdict] = ("False", words.STARTING, "Workers are starting.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Outcome:
     phase: str
     reason: str
     message: str
+    digest: str | None = None
+    """Of the final weights, once the run has succeeded."""
     is_news_to_workers: bool = False
     """Whether the operator decided it (a deadline), so that the workers have to be told."""
 
@@ -54,14 +57,16 @@ class Stage:
         redis_problem: why Redis cannot be asked.
         failure: what is wrong besides.
         workers: the condition WorkersReady, as far as workers are wanted.
+        clock: its active time.
     """
 
-    outcome: Outcome | None
-    suspended: Reason | None
-    started: bool
-    redis_problem: str | None
-    failure: Reason | None
-    workers: Verdict
+    outcome: Outcome | None = None
+    suspended: Reason | None = None
+    started: bool = False
+    redis_problem: str | None = None
+    failure: Reason | None = None
+    workers: Verdict = _STARTING
+    clock: Clock = Clock(0.0, None)  # noqa: RUF009 - frozen
 
     @property
     def phase(self) -> Phase:
@@ -75,13 +80,7 @@ class Stage:
     def conditions(
         self, *, before: ESFineTuneStatus, generation: int, now: datetime
     ) -> tuple[Condition, ...]:
-        """All conditions; one that has not changed its value keeps its time from `before`.
-
-        Args:
-            before: the status until now.
-            generation: metadata.generation that they are about.
-            now: the time.
-        """
+        """All conditions, about that metadata.generation; one that has not changed keeps its time from `before`."""
         verdicts = {
             words.WORKERS_READY: self._workers_ready,
             words.PROGRESSING: self._progressing,
@@ -135,7 +134,7 @@ def workers_verdict(*, ready: int, desired: int, problem: Reason | None) -> Verd
     """The condition WorkersReady; `problem` says why not all are ready, where there is a reason to worry."""
     if ready >= desired:
         return "True", words.ALL_READY, "All workers that are wanted are ready."
-    return "False", *(problem or (words.STARTING, "Workers are starting."))
+    return _STARTING if problem is None else ("False", *problem)
 
 
 def progress_of(ledger: Ledger, *, planned: int, over: bool) -> Progress:
@@ -152,23 +151,45 @@ def progress_of(ledger: Ledger, *, planned: int, over: bool) -> Progress:
     )
 
 
-def fitness_of(ledger: Ledger) -> Fitness | None:
-    """Of the latest closed generation, where it is made of numbers."""
-    fitness = ledger.fitness
-    if fitness is None or not all(map(math.isfinite, (fitness.mean, fitness.best, fitness.std))):
-        return None
-    return Fitness(mean=fitness.mean, best=fitness.best, std=fitness.std, summary=for_a_column(fitness.mean))
-
-
-def checkpoint_of(
-    before: ESFineTuneStatus,
-    spec: ESFineTuneSpec,
+def status_of(
+    stage: Stage,
     ledger: Ledger,
+    spec: ESFineTuneSpec | None,
     *,
-    succeeded: bool,
-    uri: Callable[[int], str],
-) -> CheckpointStatus | None:
-    """The newest checkpoint: a generation that is closed has its own, whoever wrote it.
+    before: ESFineTuneStatus,
+    workers: WorkersStatus,
+    metadata_generation: int,
+    checkpoint_uri: Callable[[int], str],
+    now: datetime,
+) -> ESFineTuneStatus:
+    """The status that a run should have, after that of `before`; `spec` is None where it cannot be used."""
+    outcome, progress, checkpoint = stage.outcome, before.progress, before.checkpoint
+    if spec is not None:
+        progress = progress_of(ledger, planned=spec.evolution.generations, over=outcome is not None)
+        saved = _newly_saved(before, spec, ledger, succeeded=stage.phase == words.SUCCEEDED)
+        if saved is not None:
+            checkpoint = CheckpointStatus(generation=saved, uri=checkpoint_uri(saved))
+    return ESFineTuneStatus(
+        observed_generation=metadata_generation,
+        phase=stage.phase,
+        conditions=stage.conditions(before=before, generation=metadata_generation, now=now),
+        progress=progress,
+        fitness=ledger.fitness,
+        evaluation=ledger.score,
+        workers=workers,
+        checkpoint=checkpoint,
+        digest=None if outcome is None else outcome.digest,
+        start_time=before.start_time or (timestamp(now) if stage.started else None),
+        completion_time=None if outcome is None else before.completion_time or timestamp(now),
+        active_since=None if stage.clock.since is None else timestamp(stage.clock.since),
+        active_seconds=round(stage.clock.before, 3),
+    )
+
+
+def _newly_saved(
+    before: ESFineTuneStatus, spec: ESFineTuneSpec, ledger: Ledger, *, succeeded: bool
+) -> int | None:
+    """The generation of a checkpoint that `before` does not know: one that is closed has its own, whoever wrote it.
 
     Of generations that the status covers already there is none to be found: that they would have one by now is because
     `checkpoint.everyGenerations` has changed since.
@@ -177,9 +198,7 @@ def checkpoint_of(
     covered = 0 if before.progress is None else before.progress.generation
     if before.checkpoint is not None:
         covered = max(covered, before.checkpoint.generation + 1)
-    if generation is None or generation < covered:
-        return before.checkpoint
-    return CheckpointStatus(generation=generation, uri=uri(generation))
+    return None if generation is None or generation < covered else generation
 
 
 def _condition(

@@ -71,10 +71,11 @@ def is_to_continue(situation: Situation) -> bool:
 
 def _recorded(situation: Situation) -> Outcome | None:
     """The end that the status has, unless more generations are wanted by now."""
-    end = situation.resource.status.end
+    status = situation.resource.status
+    end = status.end
     if end is None or _was_raised(situation):
         return None
-    return Outcome(SUCCEEDED if end.type == COMPLETE else FAILED, end.reason, end.message)
+    return Outcome(SUCCEEDED if end.type == COMPLETE else FAILED, end.reason, end.message, status.digest)
 
 
 def _was_raised(situation: Situation) -> bool:
@@ -98,7 +99,7 @@ def _in_redis(situation: Situation) -> Outcome | None:
     state = situation.progress.state
     if state is None or not state.finished or is_to_continue(situation) or awaits_redis(situation.progress):
         return None
-    return Outcome(state.phase, state.reason, state.message)
+    return Outcome(state.phase, state.reason, state.message, situation.progress.digest)
 
 
 def _of_the_job(situation: Situation) -> Outcome | None:

@@ -1,25 +1,14 @@
 """The status that a resource should have, and the Events when something in it turned. Pure."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Final
 
-from esft.status import Condition, ESFineTuneStatus, WorkersStatus, words
-from esft.status.clock import Clock, timestamp
-from esft.status.report import (
-    Outcome,
-    Stage,
-    Verdict,
-    checkpoint_of,
-    fitness_of,
-    progress_of,
-    workers_verdict,
-)
+from esft.status import Condition, ESFineTuneStatus, WorkersStatus, report, words
+from esft.status.clock import Clock
 from esft_operator.decide import build
 from esft_operator.decide.actions import Event
 from esft_operator.decide.outcome import has_started
 from esft_operator.names import job_name, selector
-from esft_operator.observe.ending import final_digest
 from esft_operator.observe.situation import Situation
 
 _UNDER_WAY: Final = frozenset({words.PENDING, words.RUNNING})
@@ -32,7 +21,7 @@ _WORKING: Final = frozenset({words.ALL_READY, words.STARTING})  # its reasons wh
 
 
 def status_of(
-    situation: Situation, *, outcome: Outcome | None, desired: int, clock: Clock
+    situation: Situation, *, outcome: report.Outcome | None, desired: int, clock: Clock
 ) -> ESFineTuneStatus:
     """The status that the resource should have.
 
@@ -42,36 +31,23 @@ def status_of(
         desired: workers wanted.
         clock: its active time.
     """
-    resource, before, now = situation.resource, situation.resource.status, situation.now
-    run, state, ledger = situation.run, situation.progress.state, situation.progress.ledger
+    resource, run = situation.resource, situation.run
+    state, ledger = situation.progress.state, situation.progress.ledger
     if outcome is not None and state is not None and state.finished:
         ledger = ledger.ended(state)
-    succeeded = outcome is not None and outcome.phase == words.SUCCEEDED
-    stage = _stage(situation, outcome, desired)
-    return ESFineTuneStatus(
-        observed_generation=resource.generation,
-        phase=stage.phase,
-        conditions=stage.conditions(before=before, generation=resource.generation, now=now),
-        progress=before.progress
-        if run is None
-        else progress_of(ledger, planned=run.spec.evolution.generations, over=outcome is not None),
-        fitness=fitness_of(ledger),
-        evaluation=ledger.score,
+    return report.status_of(
+        _stage(situation, outcome, desired, clock),
+        ledger,
+        None if run is None else run.spec,
+        before=resource.status,
         workers=WorkersStatus(
             desired=desired,
             ready=situation.observed.ready_pods,
             selector=selector(resource.name, resource.uid),
         ),
-        checkpoint=before.checkpoint
-        if run is None
-        else checkpoint_of(
-            before, run.spec, ledger, succeeded=succeeded, uri=partial(build.checkpoint_uri, run)
-        ),
-        digest=_digest(situation) if succeeded else None,
-        start_time=before.start_time or (timestamp(now) if stage.started else None),
-        completion_time=None if outcome is None else before.completion_time or timestamp(now),
-        active_since=None if clock.since is None else timestamp(clock.since),
-        active_seconds=round(clock.before, 3),
+        metadata_generation=resource.generation,
+        checkpoint_uri=lambda generation: "" if run is None else build.checkpoint_uri(run, generation),
+        now=situation.now,
     )
 
 
@@ -130,20 +106,21 @@ def _health_events(old: Condition | None, new: Condition) -> Iterator[Event]:
         yield Event("Recovered", f"No longer: {old.reason}.")
 
 
-def _stage(situation: Situation, outcome: Outcome | None, desired: int) -> Stage:
+def _stage(situation: Situation, outcome: report.Outcome | None, desired: int, clock: Clock) -> report.Stage:
     is_suspended = situation.run is not None and situation.run.spec.suspend
     failure = situation.failure
-    return Stage(
+    return report.Stage(
         outcome=outcome,
         suspended=("SuspendRequested", "spec.suspend is true.") if is_suspended else None,
         started=has_started(situation),
         redis_problem=situation.progress.problem,
         failure=None if failure is None else (failure.reason, failure.message),
         workers=_workers(situation, desired),
+        clock=clock,
     )
 
 
-def _workers(situation: Situation, desired: int) -> Verdict:
+def _workers(situation: Situation, desired: int) -> report.Verdict:
     """The most telling thing about the pods, with what they say of themselves."""
     if desired == 0:
         return (
@@ -152,7 +129,7 @@ def _workers(situation: Situation, desired: int) -> Verdict:
             "No worker is wanted. Fix: raise spec.workers.replicas or minReplicas.",
         )
     problem = _pod_problem(situation) or _no_pods(situation)
-    return workers_verdict(ready=situation.observed.ready_pods, desired=desired, problem=problem)
+    return report.workers_verdict(ready=situation.observed.ready_pods, desired=desired, problem=problem)
 
 
 def _no_pods(situation: Situation) -> tuple[str, str] | None:
@@ -182,10 +159,3 @@ def _pod_problem(situation: Situation) -> tuple[str, str] | None:
         pod = max(failed, key=lambda found: found.created_at)
     reason, message = pod.problem or ("", "")
     return reason, f"Pod {pod.name}: {message}"
-
-
-def _digest(situation: Situation) -> str | None:
-    state = situation.progress.state
-    if state is not None and state.finished:
-        return final_digest(state)
-    return situation.resource.status.digest

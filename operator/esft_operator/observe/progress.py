@@ -9,6 +9,7 @@ often a status is written).
 
 import asyncio
 import logging
+import re
 import struct
 import threading
 from collections.abc import Callable
@@ -16,17 +17,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from esft.errors import EsftError, UnreadableRunError
-from esft.queue import Observation
+from esft.queue import Observation, RunState
 from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.observe.ending import check
 from esft_operator.observe.situation import Progress
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # namespace, name
 
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _MOST_READS: Final = 16  # pages of the log in one look
 
 
@@ -156,7 +158,7 @@ class Follower:
 
     def _folded(self, key: Key, before: Progress, observation: Observation) -> Progress:
         state, ledger = observation.state, before.ledger
-        check(state)
+        _check(state)
         if state.opening.generation < ledger.generation:
             logger.warning(
                 "Redis lost updates of a run",
@@ -190,3 +192,19 @@ def _is_news(before: Progress, after: Progress) -> bool:
         or (before.state is None) != (after.state is None)
         or (before.state is not None and after.state is not None and before.state.phase != after.state.phase)
     )
+
+
+def _check(state: RunState) -> None:
+    """See that a run's end is as workers write it, before it gets into a status.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is not; a run's user may write to the run's keys.
+    """
+    if not state.finished:
+        return
+    if not _WORD.fullmatch(state.reason):
+        raise ValueError(f"the reason of its end is {state.reason!r}, which is no word")
+    Ledger().ended(state)
+    digest = Progress(state=state).digest
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ValueError(f"its digest is {digest!r}")

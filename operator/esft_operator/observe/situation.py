@@ -1,5 +1,6 @@
 """Everything that a decision may depend on, in one value: a plan is a function of this and of nothing else."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -84,6 +85,13 @@ class Progress:
     asked: bool = False
     state: RunState | None = None
     ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def digest(self) -> str | None:
+        """Of the final weights, once workers have ended the run with success."""
+        result = None if self.state is None else self.state.result
+        digest: str | None = json.loads(result).get("digest") if result else None
+        return digest
 
 
 @dataclass(frozen=True, slots=True)
