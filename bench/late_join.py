@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from esft.layout import MASTERS_FILE
 from esft_worker.checkpoint import (
-    MASTERS_FILE,
     CheckpointState,
     CheckpointStore,
     read_masters,

@@ -17,9 +17,9 @@ def plot(
 ) -> None:
     """Draw fitness and held-out score of a run; it may be going on."""
     from esft_local.plot import draw, picture_title
-    from esft_local.status import read_status
+    from esft_local.status import read_run
 
-    found = read_status(folder)
+    spec, history, _ = read_run(folder)
     picture = to or folder / "fitness.png"
-    draw(found.history, title=picture_title(found.spec), path=picture)
+    draw(history, title=picture_title(spec), path=picture)
     typer.echo(picture)

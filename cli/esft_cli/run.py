@@ -47,7 +47,7 @@ def run(
 ) -> None:
     """Run a fine-tuning job on this machine. The same command again continues where it stopped."""
     from esft.document import load
-    from esft_cli.screen import show_end, view_for_terminal
+    from esft_cli.screens import screen_for_working, show_end
     from esft_local.devices import available_cpus, available_gpus
     from esft_local.run import Options, run_locally
 
@@ -60,7 +60,7 @@ def run(
     count = workers or min(spec.spec.workers.max_replicas, len(gpus) or available_cpus())
     options = Options(workers=count, threads=threads, redis_url=redis, environment=os.environ, gpus=gpus)
     try:
-        ended = run_locally(spec, output=folder, options=options, view=view_for_terminal())
+        ended = run_locally(spec, output=folder, options=options, view=screen_for_working())
     except EsftError:
         raise
     except Exception as error:  # the process's edge, where the run's folder is known

@@ -1,6 +1,5 @@
 """`esft status`: how far a run is, wherever it goes on."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -48,11 +47,7 @@ def status(
 
 
 def _local_status(folder: Path, *, as_json: bool) -> None:
-    from esft_cli.screen import show_status
+    from esft_cli.screens import show_once
     from esft_local.status import read_status
 
-    found = read_status(folder)
-    if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=2))
-    else:
-        show_status(found)
+    show_once(read_status(folder), as_json=as_json)

@@ -19,6 +19,7 @@ from esft.population import scheduled, update_record
 from esft.queue import GenerationResults, Opening
 from esft.records import Evaluation, MemberResult, UpdateRecord
 from esft.spec import ESFineTuneSpec
+from esft.status import words
 
 _MOST_SHARDS = 64
 _SHARDS_OF_UNKNOWN_SIZE = 8
@@ -208,17 +209,17 @@ def close(
         return Extend(opened(spec, generation, policy))
     if terms.last:
         message = f"All {generation} generations done."
-        return Finish("Succeeded", "GenerationsDone", message, evaluation, divergence)
+        return Finish(words.SUCCEEDED, words.GENERATIONS_DONE, message, evaluation, divergence)
     if evaluation is not None and terms.checkpoint:  # a run ends with weights that are saved
         stopped = _stop(policy, log, evaluation, generation)
         if stopped is not None:
-            return Finish("Succeeded", *stopped, evaluation, divergence)
+            return Finish(words.SUCCEEDED, *stopped, evaluation, divergence)
     members = (str(Item(Kind.MEMBER, index)) for index in range(spec.evolution.population))
     fitness = [_fitness(results.get(member)) for member in members]
     if all(math.isnan(value) for value in fitness):
         return Finish(
-            "Failed",
-            "NoFitness",
+            words.FAILED,
+            words.NO_FITNESS,
             f"No member of generation {generation} gave finite logits: spec.evolution.sigma or learningRate is too "
             "large for this model or dtype. Fix: lower them and start the run afresh.",
         )
@@ -281,11 +282,11 @@ def _stop(
     target, patience = policy.target_score, policy.patience
     if target is not None and generation > 0 and evaluation.score >= target:
         return (
-            "TargetScoreReached",
+            words.TARGET_SCORE_REACHED,
             f"Score {evaluation.score:.4f} reached targetScore {target} at {generation}.",
         )
     scores = [record.evaluation.score for record in log if record.evaluation is not None] + [evaluation.score]
     best = max(range(len(scores)), key=scores.__getitem__)
     if patience is not None and len(scores) - 1 - best >= patience:
-        return "PatienceExhausted", f"No better score than {scores[best]:.4f} in {patience} evaluations."
+        return words.PATIENCE_EXHAUSTED, f"No better score than {scores[best]:.4f} in {patience} evaluations."
     return None

@@ -1,6 +1,9 @@
 """Numbers as people read them, the same wherever a run is shown: on this machine or in a cluster. Pure."""
 
 from datetime import timedelta
+from typing import Final
+
+_LONG_NUMBER: Final = 1e9  # that size and more is written with an exponent
 
 
 def duration(seconds: float) -> str:
@@ -18,3 +21,8 @@ def improvement(base: float, final: float) -> str:
 def score_change(base: float, final: float) -> str:
     """Two held-out scores: `base 0.1000 -> 0.2230 (+12.3 points)`."""
     return f"base {base:.4f} -> {final:.4f} ({improvement(base, final)})"
+
+
+def for_a_column(value: float) -> str:
+    """A number of a few characters, whatever its size: 0.4213."""
+    return f"{value:.4f}" if abs(value) < _LONG_NUMBER else f"{value:.4e}"

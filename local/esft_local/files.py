@@ -36,8 +36,8 @@ def explained(path: Path) -> Iterator[None]:
         raise RunFolderError(f"{where}: {reason}. Fix: {fix}") from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace the file's content in one step, on disk when this returns.
+def write_atomically(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replace the file's content in one step, on disk when this returns unless it need not be `durable`.
 
     Raises:
         RunFolderError: the system refuses; the old content is still there.
@@ -48,12 +48,14 @@ def write_atomically(path: Path, text: str) -> None:
             with temporary.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def append_line(path: Path, line: str) -> None:

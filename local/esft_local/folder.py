@@ -4,7 +4,7 @@
     run.json       the run's uid, fingerprint, versions and wall time so far
     log.jsonl      the update log, each record as the queue committed it, synced before the next is read
     history.jsonl  the same for people: see history.py
-    summary.json   how it ended: see summary.py; absent while it runs
+    status.json    how it is: see status.py;  summary.json  how it ended: see summary.py; absent while it runs
     checkpoints/   written by workers;  model/  the final one;  fitness.png;  logs/
 
 The log is the run. Redis may be lost, checkpoints may be lost: weights(g) = base + log[0..g). So the log is
@@ -28,10 +28,12 @@ from esft.document import load
 from esft.errors import SpecError
 from esft.records import Evaluation, UpdateRecord
 from esft.spec import ESFineTune, fingerprint, immutable_differences
+from esft.status.ledger import Ledger
+from esft.status.words import SUCCEEDED
 from esft.versions import CURRENT, Versions, require_current
 from esft_local.files import RunFolderError, append_line, explained, write_atomically
-from esft_local.history import HistoryLine
-from esft_local.summary import SUCCEEDED, Summary
+from esft_local.history import HistoryLine, ledger_of
+from esft_local.summary import Summary
 
 if TYPE_CHECKING:
     from esft.queue import Entry
@@ -52,6 +54,7 @@ class RunFolder:
         generation: counts the changes of the specification, as metadata.generation of a resource does.
         log: the update records in order, as JSON.
         history: a line for each of them, and one for the final weights once they are measured.
+        ledger: the fold of the history.
         wall_seconds: of all sessions so far.
     """
 
@@ -63,7 +66,11 @@ class RunFolder:
     log: list[str]
     history: list[HistoryLine]
     wall_seconds: float
+    ledger: Ledger = field(init=False)
     _saved_wall_seconds: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = ledger_of(self.history)
 
     @classmethod
     @contextlib.contextmanager
@@ -87,7 +94,7 @@ class RunFolder:
         if not (path / "run.json").exists():
             _refuse_foreign_content(path)
             return new
-        state = _read_json(path / "run.json")
+        state = read_state(path)
         require_current(Versions.of(state), f"the run in {path}")
         saved = load(path / "spec.yaml", ())
         log = read_log(path / "log.jsonl")
@@ -161,6 +168,7 @@ class RunFolder:
         self.log.append(entry.record)
         del self.history[record.generation :]
         self.history.append(line)
+        self.ledger = ledger_of([line], self.ledger)
         append_line(self.path / "history.jsonl", line.to_json())
 
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
@@ -170,6 +178,7 @@ class RunFolder:
             self.history.append(
                 HistoryLine(len(self.log), fitness=None, evaluation=evaluation, kl_divergence=kl_divergence)
             )
+        self.ledger = self.ledger.measured(evaluation, len(self.log))
         self._rewrite_history()
 
     def worked(self, seconds: float, *, save: bool = False) -> None:
@@ -205,10 +214,10 @@ def read_summary(path: Path) -> Summary | None:
     """
     file = path / "summary.json"
     try:
-        return Summary.from_json(file.read_text(encoding="utf-8"))
+        return Summary.model_validate_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         raise RunFolderError(f"{file}: not a summary of a run. Fix: delete the file and run again") from error
 
 
@@ -279,7 +288,13 @@ def _refuse_other_settings(path: Path, saved: ESFineTune, spec: ESFineTune) -> N
         )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
+    """What run.json in a run's folder holds: uid, fingerprint, wall_seconds.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    file = path / "run.json"
     try:
         data: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

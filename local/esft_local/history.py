@@ -7,10 +7,11 @@ interest should be readable with `jq` alone.
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from esft.records import Evaluation, FitnessStatistics, UpdateRecord, finite_or_none, nan_if_none
+from esft.status.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class HistoryLine:
         fitness: statistics over its members; None for the last line of a finished run, which has no members.
         evaluation: held-out evaluation of weights(g), the weights that the generation started from.
         kl_divergence: in nats a token, of weights(g) from the base model.
+        checkpoint: whether weights(g) were saved.
         sigma: scale of the noise; None without members.
         step: see UpdateRecord; None without members.
         seconds: from the generation's opening to its commit; None when not known any more.
@@ -34,6 +36,7 @@ class HistoryLine:
     fitness: FitnessStatistics | None
     evaluation: Evaluation | None
     kl_divergence: float | None
+    checkpoint: bool = False
     sigma: float | None = None
     step: float | None = None
     seconds: float | None = None
@@ -50,6 +53,7 @@ class HistoryLine:
             fitness=record.statistics,
             evaluation=record.evaluation,
             kl_divergence=record.kl_divergence,
+            checkpoint=record.checkpoint,
             sigma=record.sigma,
             step=record.step,
             seconds=telemetry.get("seconds"),
@@ -65,29 +69,14 @@ class HistoryLine:
 
     def to_json(self) -> str:
         """Serialise to one line; what is not a finite number becomes null."""
-        fitness, evaluation = self.fitness, self.evaluation
-        return json.dumps(
-            {
-                "generation": self.generation,
-                "fitness": None
-                if fitness is None
-                else {
-                    "mean": finite_or_none(fitness.mean),
-                    "best": finite_or_none(fitness.best),
-                    "worst": finite_or_none(fitness.worst),
-                    "std": finite_or_none(fitness.std),
-                },
-                "evaluation": None if evaluation is None else evaluation.to_dict(),
-                "kl_divergence": self.kl_divergence,
-                "members": self.members,
-                "seconds": self.seconds,
-                "worker_seconds": self.worker_seconds,
-                "workers": self.workers,
-                "leases_expired": self.leases_expired,
-                "sigma": self.sigma,
-                "step": self.step,
+        data = asdict(self) | {"members": self.members}
+        if self.fitness is not None:
+            data["fitness"] = {
+                name: finite_or_none(getattr(self.fitness, name)) for name in ("mean", "best", "worst", "std")
             }
-        )
+        if self.evaluation is not None:
+            data["evaluation"] = self.evaluation.to_dict()
+        return json.dumps(data)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -97,51 +86,29 @@ class HistoryLine:
             ValueError, KeyError, TypeError: the text is not a line of a history.
         """
         data: dict[str, Any] = json.loads(text)
-        fitness = data["fitness"]
-        return cls(
-            generation=int(data["generation"]),
-            fitness=None
-            if fitness is None
-            else FitnessStatistics(
-                mean=nan_if_none(fitness["mean"]),
-                best=nan_if_none(fitness["best"]),
-                worst=nan_if_none(fitness["worst"]),
-                std=nan_if_none(fitness["std"]),
-                valid=int(data["members"]),
-            ),
-            evaluation=evaluation_from(data["evaluation"]),
-            kl_divergence=data["kl_divergence"],
-            sigma=data["sigma"],
-            step=data["step"],
-            seconds=data["seconds"],
-            worker_seconds=data["worker_seconds"],
-            workers=data["workers"],
-            leases_expired=data["leases_expired"],
-        )
+        members, fitness = int(data.pop("members")), data["fitness"]
+        if fitness is not None:
+            values = {name: nan_if_none(value) for name, value in fitness.items()}
+            data["fitness"] = FitnessStatistics(**values, valid=members)
+        return cls(**data | {"evaluation": data["evaluation"] and Evaluation.from_dict(data["evaluation"])})
 
 
-@dataclass(frozen=True, slots=True)
-class Score:
-    """The held-out score over a run; `final` is the latest one measured, `best` the highest."""
-
-    base: float
-    final: float
-    best: float
-    best_generation: int
-
-
-def score_of(history: Iterable[HistoryLine]) -> Score | None:
-    """Sum up the evaluations of a history; None when it has none."""
-    measured = [(each.evaluation.score, each.generation) for each in history if each.evaluation is not None]
-    if not measured:
-        return None
-    best, generation = max(measured, key=lambda pair: (pair[0], -pair[1]))
-    return Score(base=measured[0][0], final=measured[-1][0], best=best, best_generation=generation)
-
-
-def evaluation_from(data: dict[str, Any] | None) -> Evaluation | None:
-    """Parse an evaluation as it stands in a history or in a run's result."""
-    return None if data is None else Evaluation.from_dict(data)
+def ledger_of(history: Iterable[HistoryLine], after: Ledger | None = None) -> Ledger:
+    """The fold of a history, the final weights' line included; it goes on from `after`."""
+    ledger = after or Ledger()
+    for line in history:
+        if line.fitness is None:
+            ledger = ledger.measured(line.evaluation, line.generation)
+        else:
+            ledger = ledger.closed(
+                line.generation,
+                fitness=line.fitness,
+                evaluation=line.evaluation,
+                checkpoint=line.checkpoint,
+                seconds=line.seconds,
+                member_seconds=line.worker_seconds,
+            )
+    return ledger
 
 
 def _integer(value: float | None) -> int | None:

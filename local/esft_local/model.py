@@ -7,14 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from esft.layout import PRIVATE_PREFIX, STATE_FILE, checkpoint_name
 from esft_local.files import RunFolderError, explained, sync_folder
-
-_STATE_FILE = "state.json"
 
 
 def checkpoint_path(checkpoints: Path, generation: int) -> Path:
     """Folder of the checkpoint of weights(generation), as workers name it."""
-    return checkpoints / f"generation-{generation:06d}"
+    return checkpoints / checkpoint_name(generation)
 
 
 def checkpoint_state(checkpoint: Path) -> dict[str, Any]:
@@ -24,7 +23,7 @@ def checkpoint_state(checkpoint: Path) -> dict[str, Any]:
         RunFolderError: there is no such checkpoint, or it has no state.
     """
     try:
-        state: dict[str, Any] = json.loads((checkpoint / _STATE_FILE).read_text(encoding="utf-8"))
+        state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         raise RunFolderError(
             f"{checkpoint}: not a complete checkpoint. Fix: delete it and start the same command again"
@@ -56,7 +55,7 @@ def publish_model(checkpoint: Path, model: Path) -> None:
 
 
 def _state_files(_folder: str, names: list[str]) -> set[str]:
-    return {name for name in names if name == _STATE_FILE or name.startswith("esft_")}
+    return {name for name in names if name == STATE_FILE or name.startswith(PRIVATE_PREFIX)}
 
 
 def _link_or_copy(source: str, target: str) -> None:

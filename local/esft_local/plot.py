@@ -13,7 +13,7 @@ from esft.errors import EsftError
 from esft.spec import ESFineTune
 from esft.wording import improvement
 from esft_local.files import explained
-from esft_local.history import HistoryLine, score_of
+from esft_local.history import HistoryLine
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,8 @@ def draw(history: Sequence[HistoryLine], *, title: str, path: Path) -> None:
         PictureError: there is nothing to draw, or matplotlib is not installed.
         RunFolderError: the file cannot be written.
     """
-    if not history:
+    panels = _panels(history)
+    if not panels:
         raise PictureError(
             "no generation is finished yet, so there is nothing to plot. Fix: wait for the first"
         )
@@ -61,7 +62,6 @@ def draw(history: Sequence[HistoryLine], *, title: str, path: Path) -> None:
         ) from error
     figure = Figure(figsize=(_WIDTH_INCHES, _HEIGHT_INCHES), dpi=_DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
-    panels = _panels(history)
     axes: Any = figure.subplots(1, len(panels), squeeze=False)[0]
     for panel, drawing in zip(axes, panels, strict=True):
         drawing(panel, history)
@@ -76,12 +76,8 @@ def draw(history: Sequence[HistoryLine], *, title: str, path: Path) -> None:
 
 
 def _panels(history: Sequence[HistoryLine]) -> list[Callable[["Axes", Sequence[HistoryLine]], None]]:
-    panels: list[Callable[[Axes, Sequence[HistoryLine]], None]] = []
-    if any(line.fitness is not None for line in history):
-        panels.append(_draw_fitness)
-    if score_of(history) is not None:
-        panels.append(_draw_score)
-    return panels
+    has_fitness = any(line.fitness is not None for line in history)
+    return [*([_draw_fitness] if has_fitness else []), *([_draw_score] if _scores(history) else [])]
 
 
 def _draw_fitness(axes: "Axes", history: Sequence[HistoryLine]) -> None:
@@ -101,20 +97,13 @@ def _draw_fitness(axes: "Axes", history: Sequence[HistoryLine]) -> None:
 
 
 def _draw_score(axes: "Axes", history: Sequence[HistoryLine]) -> None:
-    score = score_of(history)
-    measured = [
-        (line.generation, line.evaluation.score)
-        for line in history
-        if line.evaluation is not None and math.isfinite(line.evaluation.score)
-    ]
-    if score is None or not measured:
-        return
-    generations, values = zip(*measured, strict=True)
-    axes.axhline(score.base, color=_QUIET, linewidth=1, linestyle="--", label=f"base model {score.base:.3g}")
+    generations, values = zip(*_scores(history), strict=True)
+    base, final = values[0], values[-1]
+    axes.axhline(base, color=_QUIET, linewidth=1, linestyle="--", label=f"base model {base:.3g}")
     axes.plot(generations, values, color=_SCORE, linewidth=1.6, marker="o", markersize=3.5, label="tuned")
     axes.annotate(
-        f"{score.final:.3g} ({improvement(score.base, score.final)})",
-        (generations[-1], values[-1]),
+        f"{final:.3g} ({improvement(base, final)})",
+        (generations[-1], final),
         textcoords="offset points",
         xytext=(0, 7),
         ha="right",
@@ -126,6 +115,15 @@ def _draw_score(axes: "Axes", history: Sequence[HistoryLine]) -> None:
     axes.set_title("Held-out score", fontsize=9.5, loc="left")
     axes.set_xlabel("generation", fontsize=8.5)
     axes.legend(fontsize=7.5, frameon=False, loc="best")
+
+
+def _scores(history: Sequence[HistoryLine]) -> list[tuple[int, float]]:
+    """Generation and held-out score of each evaluation that gave a number."""
+    return [
+        (line.generation, line.evaluation.score)
+        for line in history
+        if line.evaluation is not None and math.isfinite(line.evaluation.score)
+    ]
 
 
 def _tidy(axes: "Axes") -> None:

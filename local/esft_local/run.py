@@ -9,7 +9,6 @@ would go other ways than a cluster's).
 """
 
 import contextlib
-import dataclasses
 import json
 import sys
 import time
@@ -31,16 +30,19 @@ from esft.errors import (
 from esft.generation import opened
 from esft.policy import Policy
 from esft.queue import RunQueue, RunState, connect
+from esft.records import Evaluation
 from esft.spec import ESFineTune, fingerprint
+from esft.status.report import Outcome, Reason
+from esft.status.snapshot import Snapshot
+from esft.status.words import FAILED, INVALID_SPEC, SUCCEEDED
 from esft_local.devices import worker_environments
 from esft_local.folder import RunFolder
-from esft_local.history import evaluation_from
 from esft_local.interrupts import Interrupts
 from esft_local.model import checkpoint_path, checkpoint_state, publish_model
 from esft_local.plot import PictureError, draw, picture_title
 from esft_local.redis_server import EmbeddedRedis
-from esft_local.summary import FAILED, SUCCEEDED, SUSPENDED, Outcome, Summary
-from esft_local.view import Snapshot, View
+from esft_local.reporter import Reporter, View
+from esft_local.summary import Summary
 from esft_local.worker_log import LogTail, describe, stage_seconds
 from esft_local.workers import Failure, WorkerPool
 
@@ -51,8 +53,6 @@ _BLOCK_MILLISECONDS = 500
 _DRAIN_SECONDS = 60.0
 _LAST_WORK_SECONDS = 15.0
 _TTL_SECONDS = 24 * 3600
-_INVALID_SPEC = "InvalidSpec"
-_USELESS_TO_REPEAT = {_INVALID_SPEC, "NoFitness"}  # reasons that only another spec helps against
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Ended:
     summary: Summary
     exit_code: int
     already_finished: bool = False
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View) -> Ended:
@@ -104,22 +104,41 @@ def run_locally(spec: ESFineTune, *, output: Path, options: Options, view: View)
         finished = folder.finished()
         if finished is not None:
             return Ended(finished, EXIT_FINISHED, already_finished=True)
+        reporter = Reporter(folder, size=options.workers)
         folder.begin()
+        reporter.save(reporter.snapshot())
         with Interrupts() as interrupts:
             with view, _redis(options.redis_url) as url, _connected(url) as client:
                 queue = RunQueue(client, folder.uid)
                 pool = _pool(folder, options, url, queue)
-                session = _Session(folder, queue, pool, view, interrupts)
-                outcome, exit_code = session.run()
+                session = _Session(folder, queue, pool, view, interrupts, reporter)
+                snapshot = session.run()
             folder.worked(time.monotonic() - started - session.counted_seconds, save=True)
-            return _conclude(folder, options, outcome, exit_code, session.stage_seconds())
+            exit_code = interrupts.exit_code if snapshot.exit_code is None else snapshot.exit_code
+            notes = _conclude(folder, snapshot, reporter)
+            summary = Summary.of(
+                snapshot,
+                folder.history,
+                spec=folder.spec,
+                wall_seconds=folder.wall_seconds,
+                workers=options.workers,
+                stage_seconds=session.stage_seconds(),
+            )
+            folder.write_summary(summary)  # the last file: a run without it is not over
+            return Ended(summary, exit_code, notes=notes)
 
 
 class _Session:
     """One `esft run`, from the first worker's start to the last one's end."""
 
     def __init__(
-        self, folder: RunFolder, queue: RunQueue, pool: WorkerPool, view: View, interrupts: Interrupts
+        self,
+        folder: RunFolder,
+        queue: RunQueue,
+        pool: WorkerPool,
+        view: View,
+        interrupts: Interrupts,
+        reporter: Reporter,
     ) -> None:
         self._folder = folder
         self._spec = folder.spec.spec
@@ -128,6 +147,8 @@ class _Session:
         self._pool = pool
         self._view = view
         self._interrupts = interrupts
+        self._reporter = reporter
+        self._registered: Mapping[str, str] = {}
         self._started = time.monotonic()
         self._away_since: float | None = None
         self._activity = "starting the workers"
@@ -136,8 +157,8 @@ class _Session:
         self._whole_logs = [LogTail(log) for log in pool.logs]
         self.counted_seconds = 0.0
 
-    def run(self) -> tuple[Outcome, int]:
-        """Work until the run's phase is final or a signal comes; no worker runs when this returns."""
+    def run(self) -> Snapshot:
+        """Work until the run's phase is final or a signal comes; no worker runs when this returns its end."""
         self._attach()
         try:
             self._pool.start()
@@ -155,7 +176,7 @@ class _Session:
         with contextlib.suppress(QueueUnavailableError, RunNotFoundError):
             self._read_log()
         done = f"{len(self._folder.log)} of {self._spec.evolution.generations} generations are done"
-        return Outcome(SUSPENDED, "Interrupted", f"Stopped: {done}."), self._interrupts.exit_code
+        return self._show(suspended=("Interrupted", f"Stopped: {done}."))
 
     def _attach(self) -> None:
         """Make Redis hold the run as the folder knows it, or further on."""
@@ -235,7 +256,7 @@ class _Session:
         return state
 
     def _fail(self, failure: Failure) -> RunState:
-        reason = _INVALID_SPEC if failure.exit_code == EXIT_SPEC else "WorkersFailed"
+        reason = INVALID_SPEC if failure.exit_code == EXIT_SPEC else "WorkersFailed"
         return self._queue.finish(
             phase=FAILED, reason=reason, message=failure.message, ttl_seconds=_TTL_SECONDS
         )
@@ -271,32 +292,35 @@ class _Session:
         events = [event for tail in self._tails for event in tail.events()]
         return describe(events[-1]) if events else ""
 
-    def _show(self, activity: str) -> None:
-        state = self._state
-        log = self._folder.log
-        current = state is not None and state.opening.generation == len(log)
-        self._view.update(
-            Snapshot(
-                name=self._folder.spec.metadata.name,
-                planned=self._spec.evolution.generations,
-                generation=len(log),
-                done=state.done if state is not None and current else 0,
-                items=len(state.opening.items) if state is not None and current else 0,
-                history=self._folder.history,
-                alive=len(self._pool.pids),
-                workers=self._pool.size,
-                elapsed_seconds=time.monotonic() - self._started,
-                activity=activity,
-            )
+    def _show(
+        self, activity: str = "", *, suspended: Reason | None = None, outcome: Outcome | None = None
+    ) -> Snapshot:
+        """Show the run as it is now; its end is saved when the results are."""
+        if self._state is not None and self._away_since is None:
+            with contextlib.suppress(QueueUnavailableError, RunNotFoundError):
+                self._registered = self._queue.workers()
+        snapshot = self._reporter.snapshot(
+            self._pool.workers(self._registered),
+            state=self._state,
+            activity=activity,
+            redis_problem=None if self._away_since is None else "Redis does not answer; the session waits.",
+            suspended=suspended,
+            outcome=outcome,
         )
+        self._view.update(snapshot)
+        if outcome is None:
+            self._reporter.save(snapshot)
+        return snapshot
 
-    def _final(self, state: RunState) -> tuple[Outcome, int]:
-        if state.phase != SUCCEEDED:
-            code = EXIT_SPEC if state.reason in _USELESS_TO_REPEAT else EXIT_INTERNAL
-            return Outcome(state.phase, state.reason, state.message), code
-        result: dict[str, Any] = json.loads(state.result) if state.result else {}
-        self._folder.measured_at_end(evaluation_from(result.get("evaluation")), result.get("kl_divergence"))
-        return Outcome(SUCCEEDED, state.reason, state.message, result.get("digest")), EXIT_FINISHED
+    def _final(self, state: RunState) -> Snapshot:
+        digest, folder = None, self._folder
+        if state.phase == SUCCEEDED:
+            result: dict[str, Any] = json.loads(state.result) if state.result else {}
+            measured = result.get("evaluation")
+            folder.measured_at_end(measured and Evaluation.from_dict(measured), result.get("kl_divergence"))
+            checkpoint = checkpoint_path(folder.checkpoints, len(folder.log))
+            digest = checkpoint_state(checkpoint)["digest"]
+        return self._show(outcome=Outcome(state.phase, state.reason, state.message, digest))
 
 
 def worker_command(folder: RunFolder, name: str, *, threads: int) -> Sequence[str]:
@@ -340,32 +364,15 @@ def _redis(url: str | None) -> Iterator[str]:
         yield server.url
 
 
-def _conclude(
-    folder: RunFolder,
-    options: Options,
-    outcome: Outcome,
-    exit_code: int,
-    stages: Mapping[str, float],
-) -> Ended:
-    """Leave the results in the folder, the summary last: a run without one is not over."""
+def _conclude(folder: RunFolder, snapshot: Snapshot, reporter: Reporter) -> Sequence[str]:
+    """Leave the results in the folder; what people should know besides."""
     notes = []
-    if outcome.phase == SUCCEEDED:
-        checkpoint = checkpoint_path(folder.checkpoints, len(folder.log))
-        digest = checkpoint_state(checkpoint)["digest"]
-        outcome = dataclasses.replace(outcome, digest=outcome.digest or digest)
-        publish_model(checkpoint, folder.model)
-    summary = Summary.of(
-        outcome,
-        folder.history,
-        spec=folder.spec,
-        wall_seconds=folder.wall_seconds,
-        workers=options.workers,
-        stage_seconds=stages,
-    )
+    if snapshot.phase == SUCCEEDED:
+        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.model)
     if folder.history:
         try:
             draw(folder.history, title=picture_title(folder.spec), path=folder.picture)
         except PictureError as error:
             notes.append(str(error))
-    folder.write_summary(summary)
-    return Ended(summary, exit_code, notes=tuple(notes))
+    reporter.save(snapshot)
+    return notes

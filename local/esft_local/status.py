@@ -1,81 +1,98 @@
-"""Reading a run's folder from outside, while it runs or afterwards; nothing is written."""
+"""Reading a run's folder from outside, while it runs or afterwards; nothing is written.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+`status.json` is what the session last said. The log is the truth: the file may be missing or late, and a session
+that was killed leaves it saying that the run goes on.
+"""
+
+import json
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from esft.document import load
 from esft.spec import ESFineTune
+from esft.status import ESFineTuneStatus, WorkersStatus, words
+from esft.status.ledger import Ledger
+from esft.status.report import Stage, progress_of
+from esft.status.snapshot import Snapshot
 from esft_local.files import RunFolderError
-from esft_local.folder import in_use, read_history, read_summary
-from esft_local.history import HistoryLine, score_of
-from esft_local.summary import SUSPENDED, Summary
+from esft_local.folder import in_use, read_history, read_state
+from esft_local.history import HistoryLine, ledger_of
+
+STATUS_FILE: Final = "status.json"
+
+_KILLED: Final = ("Killed", "The session ended without a word; the same command goes on.")
 
 
-@dataclass(frozen=True, slots=True)
-class LocalStatus:
+def read_status(path: Path) -> Snapshot:
     """A run as its folder shows it.
-
-    Attributes:
-        spec: the effective specification.
-        running: whether a session holds the folder now.
-        history: a line for each generation so far.
-        summary: of the latest session; None while it runs, or when it was killed.
-    """
-
-    spec: ESFineTune
-    running: bool
-    history: Sequence[HistoryLine]
-    summary: Summary | None
-
-    @property
-    def phase(self) -> str:
-        """Running, Suspended (the same command goes on), Succeeded or Failed."""
-        if self.running:
-            return "Running"
-        return SUSPENDED if self.summary is None else self.summary.phase
-
-    def as_dict(self) -> dict[str, Any]:
-        """For programs."""
-        if self.summary is not None and not self.running:
-            return self.summary.as_dict()
-        score = score_of(self.history)
-        fitness = [line.fitness for line in self.history if line.fitness is not None]
-        last = fitness[-1] if fitness else None
-        return {
-            "name": self.spec.metadata.name,
-            "phase": self.phase,
-            "reason": "" if self.running else "Killed",
-            "message": "" if self.running else "The session ended without a word; the same command goes on.",
-            "generations": len(fitness),
-            "planned": self.spec.spec.evolution.generations,
-            "fitness": None if last is None else {"mean": last.mean, "best": last.best, "std": last.std},
-            "score": None
-            if score is None
-            else {
-                "base": score.base,
-                "last": score.final,
-                "best": score.best,
-                "bestGeneration": score.best_generation,
-            },
-        }
-
-
-def read_status(path: Path) -> LocalStatus:
-    """Read a run's folder.
 
     Raises:
         RunFolderError: it holds no run.
+        SpecError: its specification cannot be read.
+    """
+    spec, history, state = read_run(path)
+    is_held, saved = in_use(path), saved_snapshot(path, state["uid"])
+    if saved is not None and (saved.status.end is not None or saved.phase == words.SUSPENDED):
+        return saved
+    before = ESFineTuneStatus() if saved is None else saved.status
+    saved_ledger, ledger = Ledger.from_status(before), ledger_of(history)
+    changes: dict[str, Any] = {}
+    if saved is None or ledger.generation > saved_ledger.generation:
+        progress = progress_of(ledger, planned=spec.spec.evolution.generations, over=False)
+        changes = {"progress": progress, "fitness": ledger.fitness, "evaluation": ledger.score}
+    if saved is None or not is_held:
+        started = before.start_time is not None or ledger.generation > 0
+        stage = Stage(suspended=None if is_held else _KILLED, started=started)
+        last_said = (path / ("run.json" if saved is None else STATUS_FILE)).stat().st_mtime
+        now = datetime.fromtimestamp(last_said, UTC)
+        changes |= {
+            "observed_generation": state["generation"],
+            "phase": stage.phase,
+            "conditions": stage.conditions(before=before, generation=state["generation"], now=now),
+            "workers": WorkersStatus(desired=0, ready=0, selector=""),
+            "active_since": None,
+            "active_seconds": state["wall_seconds"],
+        }
+    status = before.model_copy(update=changes)
+    if saved is not None and is_held:
+        return saved.model_copy(update={"status": status, "written": None})
+    return snapshot_of(path, spec, state["uid"], status, generation=state["generation"])
+
+
+def snapshot_of(
+    path: Path, spec: ESFineTune, uid: str, status: ESFineTuneStatus, *, generation: int, **fields: Any
+) -> Snapshot:
+    """The run in a folder, with that status. The lock tells its age: it is opened time and again, and never written."""
+    return Snapshot(
+        name=spec.metadata.name,
+        namespace=None,
+        uid=uid,
+        generation=generation,
+        created_at=datetime.fromtimestamp((path / "lock").stat().st_mtime, UTC),
+        status=status,
+        **fields,
+    )
+
+
+def read_run(path: Path) -> tuple[ESFineTune, list[HistoryLine], dict[str, Any]]:
+    """The effective specification of a run, its history, and what run.json holds.
+
+    Raises:
+        RunFolderError: the folder holds no run.
+        SpecError: its specification cannot be read.
     """
     if not (path / "run.json").is_file():
         raise RunFolderError(
             f"{path}: holds no run. Fix: name the folder that was given to `esft run --output`"
         )
-    running = in_use(path)
-    return LocalStatus(
-        spec=load(path / "spec.yaml"),
-        running=running,
-        history=read_history(path / "history.jsonl"),
-        summary=None if running else read_summary(path),
-    )
+    return load(path / "spec.yaml"), read_history(path / "history.jsonl"), read_state(path)
+
+
+def saved_snapshot(path: Path, uid: str) -> Snapshot | None:
+    """What a session last said of the run with that uid; None where nothing is to be read."""
+    try:
+        found = Snapshot.from_dict(json.loads((path / STATUS_FILE).read_text(encoding="utf-8")))
+    except (OSError, LookupError, TypeError, ValueError):
+        return None
+    return found if found.uid == uid else None

@@ -1,30 +1,26 @@
 """How a run ended, in one small file that programs read: summary.json."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
 
 from esft.spec import ESFineTune
-from esft_local.history import HistoryLine, Score, score_of
-
-SUCCEEDED = "Succeeded"
-FAILED = "Failed"
-SUSPENDED = "Suspended"
+from esft.spec.base import StrictModel
+from esft.status.snapshot import Snapshot
+from esft_local.history import HistoryLine
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What ended a session: the run's own final state, or Ctrl-C (phase Suspended)."""
+class ScoreSummary(StrictModel):
+    """The held-out score over a run; `final` is the latest one measured, `best` the highest."""
 
-    phase: str
-    reason: str
-    message: str
-    digest: str | None = None
+    base: float
+    final: float
+    best: float
+    best_generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(BaseModel):
     """The content of summary.json.
 
     Attributes:
@@ -46,6 +42,8 @@ class Summary:
         seed: of the noise.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     name: str
     phase: str
     reason: str
@@ -53,12 +51,12 @@ class Summary:
     generations: int
     planned: int
     digest: str | None
-    score: Score | None
+    score: ScoreSummary | None
     members_evaluated: int
     wall_seconds: float
     training_seconds: float
     worker_seconds: float
-    stage_seconds: Mapping[str, float]
+    stage_seconds: dict[str, float]
     leases_expired: int
     workers: int
     seed: int
@@ -66,24 +64,30 @@ class Summary:
     @classmethod
     def of(
         cls,
-        outcome: Outcome,
+        snapshot: Snapshot,
         history: Sequence[HistoryLine],
         *,
         spec: ESFineTune,
         wall_seconds: float,
         workers: int,
-        stage_seconds: Mapping[str, float],
+        stage_seconds: dict[str, float],
     ) -> Self:
-        """Sum up a run's history."""
+        """Sum up a run's last snapshot and its history."""
+        reason, message = snapshot.reason
+        score, digest = snapshot.status.evaluation, snapshot.status.digest
         return cls(
-            name=spec.metadata.name,
-            phase=outcome.phase,
-            reason=outcome.reason,
-            message=outcome.message,
+            name=snapshot.name,
+            phase=snapshot.phase,
+            reason=reason,
+            message=message,
             generations=sum(1 for line in history if line.fitness is not None),
             planned=spec.spec.evolution.generations,
-            digest=outcome.digest,
-            score=score_of(history),
+            digest=digest,
+            score=None
+            if score is None
+            else ScoreSummary(
+                base=score.base, final=score.last, best=score.best, best_generation=score.best_generation
+            ),
             members_evaluated=sum(line.members for line in history),
             wall_seconds=round(wall_seconds, 3),
             training_seconds=round(sum(line.seconds or 0.0 for line in history), 3),
@@ -94,52 +98,6 @@ class Summary:
             seed=spec.spec.evolution.seed,
         )
 
-    def as_dict(self) -> dict[str, Any]:
-        """The keys and values of summary.json."""
-        score = self.score
-        return {
-            "name": self.name,
-            "phase": self.phase,
-            "reason": self.reason,
-            "message": self.message,
-            "generations": self.generations,
-            "planned": self.planned,
-            "digest": self.digest,
-            "score": None
-            if score is None
-            else {
-                "base": score.base,
-                "final": score.final,
-                "best": score.best,
-                "bestGeneration": score.best_generation,
-            },
-            "members_evaluated": self.members_evaluated,
-            "wall_seconds": self.wall_seconds,
-            "training_seconds": self.training_seconds,
-            "worker_seconds": self.worker_seconds,
-            "stage_seconds": dict(self.stage_seconds),
-            "leases_expired": self.leases_expired,
-            "workers": self.workers,
-            "seed": self.seed,
-        }
-
     def to_json(self) -> str:
         """The text of summary.json."""
-        return json.dumps(self.as_dict(), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Parse what `to_json` wrote.
-
-        Raises:
-            ValueError, KeyError, TypeError: the text is not a summary.
-        """
-        data: dict[str, Any] = json.loads(text)
-        score = data["score"]
-        data["score"] = score and Score(
-            base=score["base"],
-            final=score["final"],
-            best=score["best"],
-            best_generation=score["bestGeneration"],
-        )
-        return cls(**data)
+        return self.model_dump_json(indent=2) + "\n"

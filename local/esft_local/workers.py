@@ -13,8 +13,9 @@ import contextlib
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from esft.errors import (
@@ -25,12 +26,15 @@ from esft.errors import (
     QueueUnavailableError,
     RunNotFoundError,
 )
+from esft.status.snapshot import Problem, Worker
+from esft.status.words import WORKERS_FAILING
 from esft_local.worker_log import last_error
 
 _CRASHES_WITHOUT_PROGRESS = 5
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_STATES = {EXIT_FINISHED: "done", EXIT_DRAINED: "drained"}  # how one that was asked to end has left
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,28 @@ class _Slot:
     log_start: int = 0
     crashes: int = 0
     start_at: float = 0.0
-    finished: bool = False
+    state: str = ""  # as of a Worker, but for "ready"; empty before the first start
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    last_error: str = ""  # of the latest crash; empty once the run has got on
 
     @property
     def name(self) -> str:
         return f"worker-{self.index}" + (f".{self.incarnation}" if self.incarnation else "")
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "done"
+
+    def seen(self, registered: Container[str]) -> Worker:
+        is_ready = self.state == "starting" and self.name in registered
+        return Worker(
+            name=self.name,
+            state="ready" if is_ready else self.state,
+            created_at=self.started_at,
+            problem=None
+            if is_ready or not self.last_error
+            else Problem(reason=WORKERS_FAILING, message=self.last_error),
+        )
 
 
 class WorkerPool:
@@ -105,6 +126,10 @@ class WorkerPool:
         """How many workers there are to be."""
         return len(self._slots)
 
+    def workers(self, registered: Container[str]) -> list[Worker]:
+        """Each worker that was ever started, as it is now; `registered` names those that Redis knows."""
+        return [slot.seen(registered) for slot in self._slots if slot.state]
+
     @property
     def finished(self) -> bool:
         """Whether every worker has ended on its own with exit code 0."""
@@ -131,7 +156,7 @@ class WorkerPool:
         if progress != self._progress:
             self._progress = progress
             for slot in self._slots:
-                slot.crashes = 0
+                slot.crashes, slot.last_error = 0, ""
         failure = None
         for slot in self._slots:
             if slot.process is not None and slot.process.poll() is not None:
@@ -151,7 +176,8 @@ class WorkerPool:
     def drain(self, *, seconds: float, hurry: Callable[[], bool] = lambda: False) -> None:
         """Ask every worker to hand its leases back and end; kill those that take longer."""
         running = [(slot, slot.process) for slot in self._slots if slot.process is not None]
-        for _, process in running:
+        for slot, process in running:
+            slot.state = "leaving"
             process.terminate()
             if process.stdin is not None:
                 process.stdin.close()
@@ -160,13 +186,15 @@ class WorkerPool:
             if not self._wait_for(slot, deadline, hurry):
                 process.kill()
                 process.wait()
-            if process.returncode not in {EXIT_FINISHED, EXIT_DRAINED}:
+            slot.state = _STATES.get(process.returncode, "failed")
+            if slot.state == "failed":
                 self._departed.append(slot.name)
             slot.process = None
         self._hand_leases_back()
 
     def _spawn(self, slot: _Slot) -> None:
         slot.log.parent.mkdir(parents=True, exist_ok=True)
+        slot.state, slot.started_at = "starting", datetime.now(UTC)
         with slot.log.open("ab") as log:
             slot.log_start = log.tell()
             slot.process = subprocess.Popen(
@@ -184,17 +212,18 @@ class WorkerPool:
         if process.stdin is not None:
             process.stdin.close()
         code = process.returncode
-        if code == EXIT_FINISHED:
-            slot.finished = True
+        slot.state = "done" if code == EXIT_FINISHED else "failed"
+        if slot.finished:
             return None
         name = slot.name
         self._departed.append(name)
         slot.incarnation += 1
         slot.crashes += 1
         slot.start_at = self._clock() + _backoff(slot.crashes)
+        message = last_error(slot.log, start=slot.log_start) or "it wrote no message"
+        slot.last_error = f"{name} ended with {_exit_in_words(code)}: {message}"
         if code != EXIT_SPEC and slot.crashes < _CRASHES_WITHOUT_PROGRESS:
             return None
-        message = last_error(slot.log, start=slot.log_start) or "it wrote no message"
         if code == EXIT_SPEC:
             return Failure(EXIT_SPEC, message)
         crashes = f"{name} ended {slot.crashes} times without progress, last with {_exit_in_words(code)}"

@@ -8,17 +8,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from esft.queue import Entry, RunState
 from esft.records import UpdateRecord
-from esft.status import ESFineTuneStatus
+from esft.status import ESFineTuneStatus, Phase
 
 Key = tuple[str, str]
 
-_PHASES: Final = ("Pending", "Running", "Suspended", "Succeeded", "Failed")
 _RUN: Final = ("namespace", "name")
 _GENERATION_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
 _RECONCILE_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -119,7 +118,7 @@ class OperatorMetrics:
 
     def wrote(self, key: Key, status: ESFineTuneStatus) -> None:
         """Take over what stands in a status."""
-        for phase in _PHASES:
+        for phase in get_args(Phase):
             self._phase.labels(*key, phase).set(float(phase == status.phase))
         if status.progress is not None:
             self._planned.labels(*key).set(status.progress.planned)

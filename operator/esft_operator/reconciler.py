@@ -127,9 +127,7 @@ class Reconciler:
         status = decided.status
         if status is not None:
             if status != resource.status:
-                written = self._executor.write_status(
-                    resource, status.model_dump(mode="json", by_alias=True, exclude_none=True)
-                )
+                written = self._executor.write_status(resource, status.as_dict())
                 self._store.put_resource(written)
             self._metrics.wrote(key, status)
             self._follower.note_workers(key, 0 if status.workers is None else status.workers.desired)

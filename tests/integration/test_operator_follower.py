@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from conftest import RedisProcess
 from esft.queue import RunQueue
 from esft.queue.scripts import run_keys
+from esft.status.ledger import Ledger
 from esft_operator.clients.cluster import Cluster
 from esft_operator.clients.redis_endpoint import Endpoint
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.observe.ledger import Ledger
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Progress
 from esft_operator.resource import Run

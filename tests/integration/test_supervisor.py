@@ -174,6 +174,13 @@ class Job:
     def summary(self, output: str = "out") -> Mapping[str, Any]:
         return json.loads((self.folder / output / "summary.json").read_text())
 
+    def status(self, output: str = "out") -> Mapping[str, Any]:
+        done = subprocess.run(
+            [sys.executable, "-m", "esft_cli", "status", str(self.folder / output), "--output", "json"],
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
     def log(self, output: str = "out") -> list[str]:
         file = self.folder / output / "log.jsonl"
         return file.read_text().splitlines() if file.exists() else []
@@ -233,6 +240,13 @@ def test_a_run_leaves_everything_it_promises(job: Job) -> None:
     assert summary["workers"] == 2
     assert summary["score"] == {"base": 0.1, "final": 0.6, "best": 0.6, "bestGeneration": 6}
     assert re.fullmatch("[0-9a-f]{16}", summary["digest"])
+    found = job.status()
+    assert found == json.loads((folder / "status.json").read_text())
+    status = found["status"]
+    assert (status["phase"], status["digest"]) == ("Succeeded", summary["digest"])
+    assert (status["evaluation"]["last"], status["evaluation"]["count"]) == (0.6, 4)
+    assert status["checkpoint"]["uri"] == f"file://{folder / 'checkpoints' / 'generation-000006'}"
+    assert [worker["state"] for worker in found["workers"]] == ["done", "done"]
     assert (folder / "model" / "model.safetensors").read_text() == summary["digest"]
     assert sorted(each.name for each in (folder / "model").iterdir()) == ["config.json", "model.safetensors"]
     weights = "checkpoints/generation-000006/model.safetensors"
@@ -374,11 +388,10 @@ def test_a_killed_runner_leaves_no_process_and_the_run_goes_on(
     process.kill()
     process.communicate()
     wait_until(lambda: workers_of(job) == {} and not is_redis(server))
-    status = subprocess.run(
-        [sys.executable, "-m", "esft_cli", "status", str(job.folder / "out"), "--output", "json"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    assert json.loads(status.stdout)["phase"] == "Suspended"
+    status = job.status()["status"]
+    assert status["phase"] == "Suspended"
+    assert "Killed" in {condition["reason"] for condition in status["conditions"]}
+    assert status["progress"]["generation"] == len(job.log())
     code, _, err = job.run()
     assert code == 0, err
     assert (job.log(), job.summary()["digest"]) == expected

@@ -16,6 +16,7 @@ from esft.generation import Terms, opened
 from esft.queue import Entry, RunState
 from esft.records import Evaluation, UpdateRecord
 from esft.status import Condition, ESFineTuneStatus
+from esft.status.ledger import Ledger
 from esft_operator.decide.actions import (
     Action,
     AddFinalizer,
@@ -30,11 +31,9 @@ from esft_operator.decide.actions import (
     ReopenRun,
     SetPolicy,
 )
-from esft_operator.decide.outcome import is_recorded_end
 from esft_operator.decide.plan import Plan, plan
 from esft_operator.names import FINALIZER
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
-from esft_operator.observe.ledger import Ledger
 from esft_operator.observe.situation import Failure, Progress, Resource, Situation
 from esft_operator.resource import Run
 from esft_operator.settings import WorkerDefaults
@@ -279,7 +278,7 @@ class World:
 
     def _progress(self, resource: Resource) -> Progress:
         start = Progress(ledger=Ledger.from_status(resource.status))
-        if is_recorded_end(resource.status) or resource.deleted_at is not None:
+        if resource.status.end is not None or resource.deleted_at is not None:
             self.followed = None
             return start
         if self.followed is None:

@@ -3,65 +3,19 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from esft.document import load, parse
+from esft.document import load
 from esft.errors import SpecError
-from esft.queue import Entry
-from esft.records import Evaluation, UpdateRecord
-from esft.spec import ESFineTune
+from esft.records import Evaluation
+from esft.status.report import Outcome
 from esft_local.files import RunFolderError, append_line, explained, write_atomically
 from esft_local.folder import RunFolder, in_use, read_summary
-from esft_local.history import Score
-from esft_local.status import read_status
-from esft_local.summary import Outcome, Summary
-
-TELEMETRY = {
-    "seconds": 2.0,
-    "item_milliseconds": 3000.0,
-    "workers": 2.0,
-    "leases_expired": 1.0,
-    "backups": 0.0,
-}
-
-
-def spec_of(**evolution: Any) -> ESFineTune:
-    document = {
-        "apiVersion": "esfinetune.dev/v1alpha1",
-        "kind": "ESFineTune",
-        "metadata": {"name": "small"},
-        "spec": {
-            "model": {"source": "tiny://countdown"},
-            "task": {"name": "countdown", "train": {"size": 8}, "test": {"size": 4, "seed": 1}},
-            "evolution": {"generations": 4, "population": 2, **evolution},
-        },
-    }
-    return parse(json.dumps(document), source="job.yaml", folder=Path("/"))
-
-
-def entry(generation: int, *, score: float | None = None) -> Entry:
-    record = UpdateRecord(
-        generation=generation,
-        sigma=0.1,
-        step=0.5,
-        exponent=-24,
-        coefficients=(1, -1),
-        fitness=(0.25, 0.75),
-        evaluation=None if score is None else Evaluation(score=score, reward=score, examples=4),
-    )
-    return Entry(record.to_json(), TELEMETRY)
-
-
-@contextmanager
-def opened(path: Path, spec: ESFineTune | None = None) -> Iterator[RunFolder]:
-    with RunFolder.open(path, spec or spec_of(), new_uid=lambda: "uid-1") as folder:
-        folder.begin()
-        yield folder
+from esft_local.reporter import Reporter
+from esft_local.summary import Summary
+from run_folders import entry, opened, spec_of
 
 
 def test_a_second_session_finds_what_the_first_left(tmp_path: Path) -> None:
@@ -163,9 +117,25 @@ def test_generations_may_rise_but_not_fall(tmp_path: Path) -> None:
         pass
 
 
+def summary_of(folder: RunFolder, phase: str = "Succeeded") -> Summary:
+    reporter = Reporter(folder, size=2)
+    if phase == "Suspended":
+        snapshot = reporter.snapshot(suspended=("Because", "Of this."))
+    else:
+        snapshot = reporter.snapshot(outcome=Outcome(phase, "Because", "Of this.", "ab" * 8))
+    return Summary.of(
+        snapshot,
+        folder.history,
+        spec=folder.spec,
+        wall_seconds=1.5,
+        workers=2,
+        stage_seconds={"queue": 0.5},
+    )
+
+
 def test_a_finished_run_is_known_until_its_end_changes(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
-        summary = summary_of(folder, Outcome("Succeeded", "GenerationsDone", "Done.", "ab" * 8))
+        summary = summary_of(folder)
         folder.write_summary(summary)
     with RunFolder.open(tmp_path, spec_of(), new_uid=str) as folder:
         assert folder.finished() == summary
@@ -176,17 +146,13 @@ def test_a_finished_run_is_known_until_its_end_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("phase", ["Failed", "Suspended"])
 def test_a_run_that_did_not_succeed_is_not_finished(tmp_path: Path, phase: str) -> None:
     with opened(tmp_path) as folder:
-        folder.write_summary(summary_of(folder, Outcome(phase, "Because", "Of this.")))
+        summary = summary_of(folder, phase)
+        assert (summary.phase, summary.reason, summary.message) == (phase, "Because", "Of this.")
+        folder.write_summary(summary)
     with RunFolder.open(tmp_path, spec_of(), new_uid=str) as folder:
         assert folder.finished() is None
         folder.begin()
         assert read_summary(tmp_path) is None
-
-
-def summary_of(folder: RunFolder, outcome: Outcome) -> Summary:
-    return Summary.of(
-        outcome, folder.history, spec=folder.spec, wall_seconds=1.5, workers=2, stage_seconds={}
-    )
 
 
 def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:
@@ -194,11 +160,26 @@ def test_a_summary_adds_up_and_reads_back(tmp_path: Path) -> None:
         for generation, score in enumerate([0.1, None, 0.4, 0.3]):
             folder.append(entry(generation, score=score))
         folder.measured_at_end(Evaluation(0.35, 0.35, 4), 0.01)
-        summary = summary_of(folder, Outcome("Succeeded", "GenerationsDone", "Done.", "ab" * 8))
+        summary = summary_of(folder)
         folder.write_summary(summary)
-    assert summary.score == Score(base=0.1, final=0.35, best=0.4, best_generation=2)
-    assert (summary.generations, summary.members_evaluated) == (4, 8)
-    assert (summary.training_seconds, summary.worker_seconds, summary.leases_expired) == (8.0, 12.0, 4)
+    assert json.loads((tmp_path / "summary.json").read_text()) == {
+        "name": "small",
+        "phase": "Succeeded",
+        "reason": "Because",
+        "message": "Of this.",
+        "generations": 4,
+        "planned": 4,
+        "digest": "ab" * 8,
+        "score": {"base": 0.1, "final": 0.35, "best": 0.4, "bestGeneration": 2},
+        "members_evaluated": 8,
+        "wall_seconds": 1.5,
+        "training_seconds": 8.0,
+        "worker_seconds": 12.0,
+        "stage_seconds": {"queue": 0.5},
+        "leases_expired": 4,
+        "workers": 2,
+        "seed": 42,
+    }
     assert read_summary(tmp_path) == summary
     with RunFolder.open(tmp_path, spec_of(generations=9), new_uid=str) as folder:
         assert len(folder.history) == 4  # generation 4 will be measured by its record
@@ -244,19 +225,3 @@ def test_an_atomic_write_that_fails_leaves_the_old_content(tmp_path: Path) -> No
     with pytest.raises(RunFolderError):
         write_atomically(target, "text")
     assert [each.name for each in tmp_path.iterdir()] == ["folder"]
-
-
-def test_status_of_a_run_that_goes_on_and_of_one_that_was_killed(tmp_path: Path) -> None:
-    with opened(tmp_path) as folder:
-        folder.append(entry(0, score=0.2))
-        status = read_status(tmp_path).as_dict()
-        assert status["phase"] == "Running"
-        assert (status["generations"], status["planned"]) == (1, 4)
-        assert status["score"]["last"] == 0.2
-    killed = read_status(tmp_path).as_dict()
-    assert (killed["phase"], killed["reason"]) == ("Suspended", "Killed")
-
-
-def test_status_of_another_folder_names_the_fix(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="holds no run"):
-        read_status(tmp_path)

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esft.queue import Entry
-from esft.status import ESFineTuneStatus, EvaluationStatus, Progress
-from esft_operator.observe.ledger import Ledger
+from esft.status import ESFineTuneStatus, Progress
+from esft.status.ledger import Ledger
 from operator_world import entry
 
 LOGS = st.lists(st.none() | st.floats(0, 1), max_size=12).map(
@@ -16,21 +16,8 @@ LOGS = st.lists(st.none() | st.floats(0, 1), max_size=12).map(
 
 
 def status_of(ledger: Ledger) -> ESFineTuneStatus:
-    score, generation = ledger.score, ledger.generation
-    return ESFineTuneStatus(
-        progress=Progress(generation=generation, planned=100, percent=1.0, summary=""),
-        evaluation=None
-        if score is None
-        else EvaluationStatus(
-            base=score.base,
-            last=score.last,
-            best=score.best,
-            best_generation=score.best_generation,
-            last_generation=score.last_generation,
-            count=score.count,
-            summary="",
-        ),
-    )
+    progress = Progress(generation=ledger.generation, planned=100, percent=1.0, summary="")
+    return ESFineTuneStatus(progress=progress, evaluation=ledger.score)
 
 
 @given(LOGS, st.integers(0, 12))

@@ -8,17 +8,16 @@ import pytest
 
 from esft.status import Condition, ESFineTuneStatus
 from esft.status import Progress as ProgressStatus
+from esft.status.clock import Clock
+from esft.status.ledger import Ledger
 from esft_operator.decide.outcome import (
-    Clock,
     awaits_redis,
     deadlines,
     has_started,
-    is_recorded_end,
     is_to_continue,
     outcome_of,
 )
 from esft_operator.observe.children import Child, Observed
-from esft_operator.observe.ledger import Ledger
 from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
 from operator_world import NOW, body, finished, job, pod, situation, state
@@ -45,7 +44,7 @@ def recorded(kind: str, reason: str = "GenerationsDone", *, planned: int = 3) ->
     )
     progress = ProgressStatus(generation=3, planned=planned, percent=100.0, summary="3/3")
     status = ESFineTuneStatus(conditions=(condition,), progress=progress, completion_time=STARTED)
-    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return status.as_dict()
 
 
 def made(
@@ -115,6 +114,13 @@ def made(
 def test_outcome(now: Situation, wanted: tuple[str, str, bool] | None) -> None:
     found = outcome_of(now)
     assert (None if found is None else (found.phase, found.reason, found.is_news_to_workers)) == wanted
+
+
+def test_the_digest_comes_from_redis_and_stays_when_its_keys_have_gone() -> None:
+    for now in (made(OVER), made(Progress(), status=recorded("Complete") | {"digest": "0123456789abcdef"})):
+        found = outcome_of(now)
+        assert found is not None
+        assert found.digest == "0123456789abcdef"
 
 
 def test_a_foreign_jobs_failure_is_none_of_ours() -> None:
@@ -203,5 +209,5 @@ def test_a_run_has_started_once_and_for_all() -> None:
 
 
 def test_whether_an_end_is_recorded() -> None:
-    assert not is_recorded_end(ESFineTuneStatus())
-    assert is_recorded_end(ESFineTuneStatus.model_validate(recorded("Failed"), by_alias=True))
+    assert not ESFineTuneStatus().end
+    assert ESFineTuneStatus.model_validate(recorded("Failed"), by_alias=True).end

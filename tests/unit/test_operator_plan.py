@@ -10,10 +10,10 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from esft.status.ledger import Ledger
 from esft_operator.decide.actions import Apply, FinishRun, ReopenRun, SetPolicy
 from esft_operator.decide.plan import DELETION_SECONDS, Plan, plan
 from esft_operator.observe.children import Child, Observed
-from esft_operator.observe.ledger import Ledger
 from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
 from operator_world import NOW, World, body, condition, job, kinds_of, pod, situation, state
@@ -750,6 +750,6 @@ def test_an_invalid_specification_goes_after_its_time_to_live_too() -> None:
     made = body(evolution__parameters={"include": ["("]}, ttlSecondsAfterFinished=60)
     decided = plan(situation(made, refresh=True))
     assert decided.status is not None
-    over = {**made, "status": decided.status.model_dump(mode="json", by_alias=True, exclude_none=True)}
+    over = {**made, "status": decided.status.as_dict()}
     later = replace(situation(over), now=NOW + timedelta(seconds=61))
     assert "DeleteResource" in kinds_of(plan(later).actions)

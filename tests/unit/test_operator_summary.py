@@ -10,17 +10,18 @@ import pytest
 
 from esft.records import FitnessStatistics
 from esft.status import ESFineTuneStatus
+from esft.status.clock import Clock
+from esft.status.ledger import Ledger
+from esft.status.report import Outcome
 from esft_operator.decide.actions import Event
-from esft_operator.decide.outcome import Clock, Outcome
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.observe.children import Observed, PodView
-from esft_operator.observe.ledger import Ledger, Score
 from esft_operator.observe.situation import Failure, Progress, Situation
 from esft_operator.resource import Run
 from operator_world import NOW, body, condition, entry, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())
-DONE = Outcome("Succeeded", "GenerationsDone", "All 3 generations done.")
+DONE = Outcome("Succeeded", "GenerationsDone", "All 3 generations done.", "0123456789abcdef")
 LOST = Outcome("Failed", "DeadlineExceeded", "Too late.")
 RUNNING = Progress(asked=True, state=state(RUN, 1), ledger=Ledger(generation=1))
 READY = (pod("a", ready=True), pod("b", ready=True))
@@ -45,9 +46,7 @@ def status(
     seen = Observed(job=job(RUN), pods=pods)
     now: Situation = situation(made, **{"observed": seen, "progress": RUNNING, **fields})
     found = status_of(now, outcome=outcome, desired=desired, clock=Clock(0.0, now.now))
-    ESFineTuneStatus.model_validate(
-        found.model_dump(mode="json", by_alias=True, exclude_none=True), by_alias=True
-    )
+    ESFineTuneStatus.model_validate(found.as_dict(), by_alias=True)
     return found
 
 
@@ -187,6 +186,11 @@ def ledger(generation: int, **fields: Any) -> dict[str, Any]:
     return {"progress": replace(RUNNING, ledger=Ledger(generation=generation, **fields))}
 
 
+def closed(fitness: FitnessStatistics) -> dict[str, Any]:
+    made = Ledger().closed(0, fitness=fitness, evaluation=None, seconds=2.0, member_seconds=8.0)
+    return {"progress": replace(RUNNING, ledger=made)}
+
+
 def test_progress() -> None:
     found = status(**ledger(1, generation_seconds=2.5))
     assert found.progress is not None
@@ -207,13 +211,13 @@ def test_progress() -> None:
     [(0.42137, "0.4214"), (-1.0, "-1.0000"), (1e60, "1.0000e+60"), (math.nan, None), (math.inf, None)],
 )
 def test_fitness(mean: float, summary: str | None) -> None:
-    found = status(**ledger(1, fitness=FitnessStatistics(mean, mean, mean, 0.0, 4))).fitness
+    found = status(**closed(FitnessStatistics(mean, mean, mean, 0.0, 4))).fitness
     assert (None if found is None else found.summary) == summary
 
 
 def test_a_deviation_that_overflows_is_not_shown() -> None:
     overflowed = FitnessStatistics(1e200, 1e200, -1e200, math.inf, 4)
-    assert status(**ledger(1, fitness=overflowed)).fitness is None
+    assert status(**closed(overflowed)).fitness is None
 
 
 def test_evaluation_counts_the_final_one_once() -> None:
@@ -230,8 +234,8 @@ def test_evaluation_counts_the_final_one_once() -> None:
 
 
 def test_scores_may_be_of_any_size() -> None:
-    huge = Score(base=1e300, last=-1e300, best=1e300, best_generation=0, last_generation=0)
-    assert status(**ledger(1, score=huge)).evaluation is not None
+    huge = Ledger().followed_by([entry(0, score=1e300), entry(1, score=-1e300)]).score
+    assert status(**ledger(2, score=huge)).evaluation == huge
 
 
 @pytest.mark.parametrize(("saved", "wanted"), [(None, None), (2, 2)])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from esft import generation
+from esft.status import report, words
 from esft_operator import reconciler
 from esft_operator.decide import outcome, plan, summary
 
@@ -15,7 +15,7 @@ ONE_WORD = re.compile(r"([A-Z][a-z]+)+")
 OTHERS = {"True", "False", "Unknown", "Clock"}  # words of that form that are no reasons
 
 
-@pytest.mark.parametrize("module", [generation, outcome, plan, reconciler, summary])
+@pytest.mark.parametrize("module", [words, report, outcome, plan, reconciler, summary])
 def test_every_reason_is_explained(module: object) -> None:
     source = Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8")
     words = {

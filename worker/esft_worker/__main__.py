@@ -21,6 +21,7 @@ from esft import document, logs
 from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_INTERNAL, EXIT_SPEC, EsftError, SpecError
 from esft.policy import Policy
 from esft.queue import RunQueue, connect
+from esft.status.words import FAILED, INVALID_SPEC
 from esft_worker import termination
 from esft_worker.assemble import Host, assembled_worker
 from esft_worker.engine import Drained
@@ -110,7 +111,7 @@ def _fail_run(queue: RunQueue | None, message: str) -> None:
     if queue is None:
         return
     try:
-        queue.finish(phase="Failed", reason="InvalidSpec", message=message, ttl_seconds=FINISHED_KEYS_SECONDS)
+        queue.finish(phase=FAILED, reason=INVALID_SPEC, message=message, ttl_seconds=FINISHED_KEYS_SECONDS)
     except EsftError as error:
         logger.warning("the failure could not be recorded", extra={"reason": str(error)})
 

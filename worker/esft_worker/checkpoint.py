@@ -21,15 +21,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from esft.errors import EsftError
+from esft.layout import CHECKPOINT_NAME, LOG_FILE, MASTERS_FILE, STATE_FILE, checkpoint_name
 from esft.records import UpdateRecord
 from esft.versions import CURRENT, Versions, require_current
 from esft_worker.file_modes import share
 
-STATE_FILE = "state.json"
-LOG_FILE = "esft_log.jsonl"
-MASTERS_FILE = "esft_masters.safetensors"
 _SAMPLE = 2**25  # bytes
-_FOLDER = re.compile(r"generation-(\d{6,})")
 
 
 class CheckpointError(EsftError):
@@ -91,7 +88,7 @@ class CheckpointStore:
         Raises:
             CheckpointError: the disk is full, read-only or gone.
         """
-        final = self._root / f"generation-{state.generation:06d}"
+        final = self._root / checkpoint_name(state.generation)
         if final.exists():
             return final
         partial = self._root / f".{final.name}.{writer}"
@@ -138,7 +135,7 @@ class CheckpointStore:
     def _folders(self) -> list[Path]:
         if not self._root.is_dir():
             return []
-        return [path for path in self._root.iterdir() if _FOLDER.fullmatch(path.name)]
+        return [path for path in self._root.iterdir() if CHECKPOINT_NAME.fullmatch(path.name)]
 
     def _prune(self, generation: int, *, keep: int) -> None:
         """Drop the oldest, and what killed writers left: a generation closes only after its checkpoint is done."""

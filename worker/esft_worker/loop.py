@@ -63,7 +63,7 @@ class Worker:
 
         Args:
             spec: the run's, of which only what is immutable counts.
-            policy: what the worker was started with, to open a run with that Redis does not hold; else the run's counts.
+            policy: what a run that Redis does not hold is opened with; else the run's own counts.
             name: unique among the living.
             queue: of the run.
             replica: the weights.

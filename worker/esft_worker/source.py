@@ -10,9 +10,9 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from esft.errors import EsftError, SpecError
+from esft.layout import CLAIMS_FOLDER
 from esft_worker import tiny
 
-CLAIMS = Path("/var/run/esft/claims")  # in it, a folder for each claim that is mounted
 MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 
 
@@ -32,7 +32,7 @@ def model_directory(
     token: str | None,
     cache: Path,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-    claims: Path = CLAIMS,
+    claims: Path = Path(CLAIMS_FOLDER),
 ) -> Path:
     """Find the folder of a model in Hugging Face format, fetching or making it when needed.
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
+from esft.status.snapshot import Snapshot, Worker
 from esft_cli.cluster.log_lines import LogLine, merged, short_name, split_lines
 from esft_cli.cluster.reader import Reader, RunMissingError, is_passing
-from esft_cli.cluster.snapshot import Snapshot, WorkerPod
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError
 from esft_operator.names import WORKER_CONTAINER
 
@@ -113,7 +113,7 @@ def read_logs(reader: Reader, source: LogSource, *, worker: str | None, say: Say
     Raises:
         ClusterError: there is no such run or worker, or it may not be read.
     """
-    snapshot = reader.read_pods()
+    snapshot = reader.read_workers()
     pods = _chosen(snapshot, worker)
     if worker is not None and not pods:
         raise ClusterError(_no_such_worker(snapshot, worker), status=HTTPStatus.NOT_FOUND)
@@ -121,7 +121,7 @@ def read_logs(reader: Reader, source: LogSource, *, worker: str | None, say: Say
         say(f"note: {_why_nothing(snapshot)}")
     for pod in pods:
         if not pod.has_log:
-            say(f"note: {pod.name} has not started" + (f": {pod.problem[1]}" if pod.problem else ""))
+            say(f"note: {pod.name} has not started" + (f": {pod.problem.message}" if pod.problem else ""))
     yield from merged((pod.name, source.so_far(pod.name, is_last=True)) for pod in pods if pod.has_log)
 
 
@@ -131,7 +131,7 @@ def follow_logs(reader: Reader, source: LogSource, *, worker: str | None, say: S
     Raises:
         ClusterError: as `read_logs`; a cluster that does not answer for a while is waited for.
     """
-    snapshot = reader.read_pods()
+    snapshot = reader.read_workers()
     pods, is_gone, said = _chosen(snapshot, worker), False, ""
     yield from merged((pod.name, source.so_far(pod.name, is_last=False)) for pod in pods if pod.has_log)
     lines: queue.Queue[Entry | ClusterError] = queue.Queue(_WAITING_LINES)
@@ -148,7 +148,7 @@ def follow_logs(reader: Reader, source: LogSource, *, worker: str | None, say: S
             say(f"note: {nothing}")
         said = nothing
         try:
-            snapshot = snapshot if is_gone else reader.read_pods()
+            snapshot = snapshot if is_gone else reader.read_workers()
             pods = () if is_gone else _chosen(snapshot, worker)
         except RunMissingError:
             is_gone, pods = True, ()
@@ -159,7 +159,7 @@ def follow_logs(reader: Reader, source: LogSource, *, worker: str | None, say: S
 
 def _look_after(
     tails: dict[str, Tail],
-    pods: Sequence[WorkerPod],
+    pods: Sequence[Worker],
     source: LogSource,
     lines: "queue.Queue[Entry | ClusterError]",
 ) -> None:
@@ -190,15 +190,15 @@ def _for_a_while(lines: "queue.Queue[Entry | ClusterError]", say: Say) -> Iterat
             yield found
 
 
-def _chosen(snapshot: Snapshot, worker: str | None) -> Sequence[WorkerPod]:
+def _chosen(snapshot: Snapshot, worker: str | None) -> Sequence[Worker]:
     """The pods that are wanted: all, or the one of that name, in full or short."""
     if worker is None:
-        return snapshot.pods
-    return [pod for pod in snapshot.pods if worker in {pod.name, short_name(pod.name, snapshot.name)}]
+        return snapshot.workers
+    return [pod for pod in snapshot.workers if worker in {pod.name, short_name(pod.name, snapshot.name)}]
 
 
 def _no_such_worker(snapshot: Snapshot, worker: str) -> str:
-    names = ", ".join(pod.name for pod in snapshot.pods) or "none at all"
+    names = ", ".join(pod.name for pod in snapshot.workers) or "none at all"
     return f"--worker: {snapshot.name} has no worker pod {worker}. Fix: name one of those there are: {names}"
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from esft.status.clock import parse_time
+from esft.status.snapshot import RunEvent, Snapshot, Worker
 from esft_cli.cluster.connection import Connection
-from esft_cli.cluster.snapshot import RunEvent, Snapshot, WorkerPod
+from esft_cli.cluster.objects import event_of, snapshot_of, worker_of
 from esft_operator.clients.cluster import EVENTS, PODS, RUNS, ClusterError, ForbiddenError
 from esft_operator.decide.build.child import COMPONENT_LABEL, WORKER_COMPONENT
 from esft_operator.names import job_name, selector
-from esft_operator.observe.children import parse_time
 from esft_operator.resource import Manifest
 
 _MOST_EVENTS: Final = 8
@@ -44,11 +45,11 @@ class Reader:
         """
         body = self._run()
         notes: list[str] = []
-        pods = self._or_note(lambda: self._pods(body), "pods", notes)
+        workers = self._or_note(lambda: self._workers(body), "pods", notes)
         events = self._or_note(lambda: self._events(body), "events", notes)
-        return Snapshot.of(body, pods=pods, events=events, notes=notes)
+        return snapshot_of(body, workers=workers, events=events, notes=notes)
 
-    def read_pods(self) -> Snapshot:
+    def read_workers(self) -> Snapshot:
         """The run and its worker pods, which are needed this time.
 
         Raises:
@@ -56,7 +57,7 @@ class Reader:
         """
         body = self._run()
         try:
-            return Snapshot.of(body, pods=self._pods(body))
+            return snapshot_of(body, workers=self._workers(body))
         except ForbiddenError as error:
             raise ForbiddenError(
                 f"you may not list pods in namespace {self._connection.namespace}. Fix: ask for the ClusterRole "
@@ -76,10 +77,10 @@ class Reader:
             raise self._missing()
         return body
 
-    def _pods(self, body: Manifest) -> list[WorkerPod]:
+    def _workers(self, body: Manifest) -> list[Worker]:
         labels = f"{selector(self.name, body['metadata']['uid'])},{COMPONENT_LABEL}={WORKER_COMPONENT}"
         found = self._cluster.list(PODS, self._connection.namespace, selector=labels)
-        return sorted((WorkerPod.of(each) for each in found), key=lambda pod: pod.name)
+        return sorted((worker_of(pod) for pod in found), key=lambda worker: worker.name)
 
     def _events(self, body: Manifest) -> list[RunEvent]:
         """Of the run, and warnings about its Job: that is where a quota shows."""
@@ -88,13 +89,14 @@ class Reader:
             f"involvedObject.kind=Job,involvedObject.name={job_name(self.name)},type=Warning"
         )
         created = parse_time(body["metadata"]["creationTimestamp"])
-        job = [event for event in of_job if event.at >= created]
-        return sorted([*of_run, *job], key=lambda event: event.at)[-_MOST_EVENTS:]
+        job = [event for event in of_job if event.time >= created]
+        return sorted([*of_run, *job], key=lambda event: event.time)[-_MOST_EVENTS:]
 
     def _events_about(self, fields: str) -> list[RunEvent]:
         found = self._cluster.list(EVENTS, self._connection.namespace, fields=fields)
         return [
-            RunEvent.of(each) for each in sorted(found, key=lambda e: int(e["metadata"]["resourceVersion"]))
+            event_of(body)
+            for body in sorted(found, key=lambda body: int(body["metadata"]["resourceVersion"]))
         ]
 
     def _or_note(self, ask: Callable[[], list[Found]], what: str, notes: list[str]) -> list[Found]:

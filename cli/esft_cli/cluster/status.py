@@ -1,14 +1,13 @@
 """What `esft status` does for a run in a cluster: it is read once, or again and again until it is over."""
 
 import time
-from dataclasses import replace
 from typing import Final
 
 from esft.errors import EXIT_FINISHED
+from esft.status.snapshot import Snapshot
 from esft_cli.cluster.connection import connect
 from esft_cli.cluster.reader import Reader, RunMissingError, is_passing
-from esft_cli.cluster.screens import Screen, screen_for_watching, show_once
-from esft_cli.cluster.snapshot import Snapshot
+from esft_cli.screens import Screen, screen_for_watching, show_once
 from esft_operator.clients.cluster import ClusterError
 
 _POLL_SECONDS: Final = 1.0
@@ -31,7 +30,7 @@ def show_status(name: str, *, namespace: str | None, context: str | None, watch:
 
 def _watch(reader: Reader, snapshot: Snapshot, screen: Screen) -> int:
     while True:
-        screen.show(snapshot)
+        screen.update(snapshot)
         if snapshot.exit_code is not None:
             return snapshot.exit_code
         time.sleep(_POLL_SECONDS)
@@ -45,4 +44,4 @@ def _watch(reader: Reader, snapshot: Snapshot, screen: Screen) -> int:
         except ClusterError as error:
             if not is_passing(error):
                 raise
-            snapshot = replace(snapshot, notes=(str(error),))
+            snapshot = snapshot.model_copy(update={"notes": (str(error),)})

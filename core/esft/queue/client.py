@@ -289,6 +289,10 @@ class RunQueue:
         """Read the run's state; changes nothing."""
         return replies.run_state(self._run("state"))
 
+    def workers(self) -> frozenset[str]:
+        """Read the names of the registered workers."""
+        return frozenset(map(text, self._run("workers")[1:]))
+
     def delete(self) -> None:
         """Remove every trace of the run; nothing that a worker still does brings a key of it back."""
         self._redis.delete(*self.keys)

@@ -21,8 +21,8 @@ from esft.queue import (
     observe,
     remove_user,
 )
+from esft.status.words import FAILED
 from esft_operator.clients.credentials import run_password
-from esft_operator.decide.outcome import FAILED
 from esft_operator.names import redis_user
 
 _PATIENCE_SECONDS: Final = 1.0

@@ -1,54 +1,11 @@
 """How a run ends, and what time has to do with it. Pure."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
-from esft.status import ESFineTuneStatus
-from esft_operator.observe.children import parse_time
+from esft.status.clock import Clock
+from esft.status.report import Outcome
+from esft.status.words import COMPLETE, FAILED, GENERATIONS_DONE, INVALID_SPEC, SUCCEEDED
 from esft_operator.observe.situation import Progress, Situation
-
-SUCCEEDED: Final = "Succeeded"
-FAILED: Final = "Failed"
-INVALID_SPEC: Final = "InvalidSpec"
-GENERATIONS_DONE: Final = "GenerationsDone"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The end of a run: phase Succeeded or Failed, a word for programs, a sentence for people."""
-
-    phase: str
-    reason: str
-    message: str
-    is_news_to_workers: bool = False
-    """Whether the operator decided it (a deadline), so that the workers have to be told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Time that a run has been active: neither suspended nor over.
-
-    Attributes:
-        before: seconds until it was last suspended.
-        since: when it last became active; None while it is not.
-    """
-
-    before: float
-    since: datetime | None
-
-    @classmethod
-    def of(cls, status: ESFineTuneStatus, *, active: bool, now: datetime) -> "Clock":
-        """Go on from a status."""
-        before = status.active_seconds or 0.0
-        since = None if status.active_since is None else parse_time(status.active_since)
-        if active:
-            return cls(before, since or now)
-        return cls(before + (0.0 if since is None else (now - since).total_seconds()), None)
-
-    def seconds(self, now: datetime) -> float:
-        """Active time so far."""
-        return self.before + (0.0 if self.since is None else (now - self.since).total_seconds())
 
 
 def outcome_of(situation: Situation) -> Outcome | None:
@@ -100,11 +57,6 @@ def has_started(situation: Situation) -> bool:
     )
 
 
-def is_recorded_end(status: ESFineTuneStatus) -> bool:
-    """Whether the status says that the run is over."""
-    return _recorded_end(status) is not None
-
-
 def is_to_continue(situation: Situation) -> bool:
     """Whether a run that came to its last generation has more of them now."""
     run, state = situation.run, situation.progress.state
@@ -114,33 +66,24 @@ def is_to_continue(situation: Situation) -> bool:
     if state is not None:
         done = state.phase == SUCCEEDED and state.reason == GENERATIONS_DONE
         return done and state.opening.generation < planned
-    return _recorded_end(situation.resource.status) is not None and _was_raised(situation)
+    return _was_raised(situation)
 
 
 def _recorded(situation: Situation) -> Outcome | None:
     """The end that the status has, unless more generations are wanted by now."""
-    recorded = _recorded_end(situation.resource.status)
-    if recorded is None or _was_raised(situation):
+    status = situation.resource.status
+    end = status.end
+    if end is None or _was_raised(situation):
         return None
-    return recorded
-
-
-def _recorded_end(status: ESFineTuneStatus) -> Outcome | None:
-    for condition in status.conditions or ():
-        if condition.status == "True" and condition.type == "Complete":
-            return Outcome(SUCCEEDED, condition.reason, condition.message)
-        if condition.status == "True" and condition.type == "Failed":
-            return Outcome(FAILED, condition.reason, condition.message)
-    return None
+    return Outcome(SUCCEEDED if end.type == COMPLETE else FAILED, end.reason, end.message, status.digest)
 
 
 def _was_raised(situation: Situation) -> bool:
     run, status = situation.run, situation.resource.status
-    recorded = _recorded_end(status)
     return (
         run is not None
-        and recorded is not None
-        and recorded.reason == GENERATIONS_DONE
+        and status.end is not None
+        and status.end.reason == GENERATIONS_DONE
         and status.progress is not None
         and status.progress.planned < run.spec.evolution.generations
     )
@@ -156,7 +99,7 @@ def _in_redis(situation: Situation) -> Outcome | None:
     state = situation.progress.state
     if state is None or not state.finished or is_to_continue(situation) or awaits_redis(situation.progress):
         return None
-    return Outcome(state.phase, state.reason, state.message)
+    return Outcome(state.phase, state.reason, state.message, situation.progress.digest)
 
 
 def _of_the_job(situation: Situation) -> Outcome | None:
@@ -177,5 +120,5 @@ def _by_deadline(situation: Situation) -> Outcome | None:
     if run is None or run.spec.suspend:
         return None
     clock = Clock.of(situation.resource.status, active=True, now=situation.now)
-    passed = [each for each in deadlines(situation, clock) if each[0] <= situation.now]
-    return min(passed, key=lambda each: each[0])[1] if passed else None
+    passed = [deadline for deadline in deadlines(situation, clock) if deadline[0] <= situation.now]
+    return min(passed, key=lambda deadline: deadline[0])[1] if passed else None

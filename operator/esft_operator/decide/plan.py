@@ -16,6 +16,9 @@ from esft.errors import SpecError
 from esft.generation import opened
 from esft.policy import Policy
 from esft.status import ESFineTuneStatus
+from esft.status.clock import Clock, parse_time
+from esft.status.report import Outcome
+from esft.status.words import FAILED, INVALID_SPEC
 from esft_operator.decide import build
 from esft_operator.decide.actions import (
     Action,
@@ -31,21 +34,12 @@ from esft_operator.decide.actions import (
     ReopenRun,
     SetPolicy,
 )
-from esft_operator.decide.outcome import (
-    FAILED,
-    INVALID_SPEC,
-    Clock,
-    Outcome,
-    awaits_redis,
-    deadlines,
-    is_to_continue,
-    outcome_of,
-)
+from esft_operator.decide.outcome import awaits_redis, deadlines, is_to_continue, outcome_of
 from esft_operator.decide.scaling import Load, desired_workers
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.decide.template import TemplateError
 from esft_operator.names import job_name
-from esft_operator.observe.children import SCHEDULING_GRACE, Child, parse_time
+from esft_operator.observe.children import SCHEDULING_GRACE, Child
 from esft_operator.observe.situation import Failure, Progress, Situation
 from esft_operator.resource import Manifest, Run
 

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, Self
 
 from esft.errors import EXIT_DRAINED, EXIT_SPEC
+from esft.status.clock import parse_time
+from esft.status.words import WORKERS_FAILING
 from esft_operator.names import TEMPLATE_HASH_ANNOTATION, WORKER_CONTAINER
 
 UNSCHEDULABLE: Final = "Unschedulable"
@@ -170,11 +172,6 @@ def owner_of(body: Mapping[str, Any]) -> str | None:
     return next((each["uid"] for each in references if each.get("controller")), None)
 
 
-def parse_time(text: str) -> datetime:
-    """A timestamp as the API server writes it."""
-    return datetime.fromisoformat(text)
-
-
 def _terminated(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """How the worker ended."""
     for container in containers:
@@ -206,7 +203,7 @@ def _problem(
     # The pod's phase follows its container's end a moment later, and the run has failed by then.
     refused = terminated is not None and terminated["exitCode"] == EXIT_SPEC
     if refused or (status.get("phase") == "Failed" and not _was_drained(status, terminated)):
-        return "WorkersFailing", _cut(_failure(status, terminated))
+        return WORKERS_FAILING, _cut(_failure(status, terminated))
     return None
 
 

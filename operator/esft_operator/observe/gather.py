@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from esft.errors import SpecError
+from esft.status.ledger import Ledger
 from esft_operator.clients.cluster import (
     CONFIG_MAPS,
     JOBS,
@@ -25,9 +26,7 @@ from esft_operator.clients.cluster import (
     ForbiddenError,
 )
 from esft_operator.clients.redis_endpoint import Endpoint
-from esft_operator.decide.outcome import is_recorded_end
 from esft_operator.names import config_map_name, job_name, selector, volume_claim_name
-from esft_operator.observe.ledger import Ledger
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Progress, Resource, Situation
 from esft_operator.observe.store import Store
@@ -183,7 +182,7 @@ class Gatherer:
         start = Ledger.from_status(resource.status)
         if memory.endpoint is None:
             return Progress(problem=memory.problem, ledger=start)
-        if is_recorded_end(resource.status) or resource.deleted_at is not None or not resource.is_ours:
+        if resource.status.end is not None or resource.deleted_at is not None or not resource.is_ours:
             self._follower.forget(key)
             return Progress(ledger=start)
         return self._follower.follow(key, resource.uid, memory.endpoint, start=start)

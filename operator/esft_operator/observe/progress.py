@@ -9,6 +9,7 @@ often a status is written).
 
 import asyncio
 import logging
+import re
 import struct
 import threading
 from collections.abc import Callable
@@ -16,16 +17,19 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from esft.errors import EsftError, UnreadableRunError, VersionError
-from esft.queue import Observation
+from esft.policy import Policy
+from esft.queue import Observation, RunState
+from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
-from esft_operator.observe.ledger import Ledger, check
 from esft_operator.observe.situation import Progress
 
 logger = logging.getLogger(__name__)
 
 Key = tuple[str, str]  # namespace, name
 
+_WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
+_DIGEST: Final = re.compile(r"[0-9a-f]{16}")
 _MOST_READS: Final = 16  # pages of the log in one look
 
 
@@ -157,7 +161,7 @@ class Follower:
 
     def _folded(self, key: Key, before: Progress, observation: Observation) -> Progress:
         state, ledger = observation.state, before.ledger
-        check(state)
+        _check(state)
         if state.opening.generation < ledger.generation:
             logger.warning(
                 "Redis lost updates of a run",
@@ -191,3 +195,20 @@ def _is_news(before: Progress, after: Progress) -> bool:
         or (before.state is None) != (after.state is None)
         or (before.state is not None and after.state is not None and before.state.phase != after.state.phase)
     )
+
+
+def _check(state: RunState) -> None:
+    """See that a run's policy and end are as they are written here, before anything is decided by them.
+
+    Raises:
+        ValueError, TypeError, LookupError, AttributeError: it is not; a run's user may write to the run's keys.
+    """
+    Policy.from_json(state.policy)
+    if not state.finished:
+        return
+    if not _WORD.fullmatch(state.reason):
+        raise ValueError(f"the reason of its end is {state.reason!r}, which is no word")
+    Ledger().ended(state)
+    digest = Progress(state=state).digest
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise ValueError(f"its digest is {digest!r}")

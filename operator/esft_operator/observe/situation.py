@@ -1,5 +1,6 @@
 """Everything that a decision may depend on, in one value: a plan is a function of this and of nothing else."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,9 +10,10 @@ from pydantic import ValidationError
 
 from esft.queue import RunState
 from esft.status import ESFineTuneStatus
+from esft.status.clock import parse_time
+from esft.status.ledger import Ledger
 from esft_operator.names import FINALIZER, MANAGER
-from esft_operator.observe.children import Observed, parse_time
-from esft_operator.observe.ledger import Ledger
+from esft_operator.observe.children import Observed
 from esft_operator.resource import Run
 from esft_operator.settings import WorkerDefaults
 
@@ -83,6 +85,13 @@ class Progress:
     asked: bool = False
     state: RunState | None = None
     ledger: Ledger = field(default_factory=Ledger)
+
+    @property
+    def digest(self) -> str | None:
+        """Of the final weights, once workers have ended the run with success."""
+        result = None if self.state is None else self.state.result
+        digest: str | None = json.loads(result).get("digest") if result else None
+        return digest
 
 
 @dataclass(frozen=True, slots=True)

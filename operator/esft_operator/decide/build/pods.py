@@ -13,6 +13,7 @@ import re
 from typing import Any, Final
 
 from esft.errors import SpecError
+from esft.layout import CLAIMS_FOLDER
 from esft_operator.decide.build.child import COMPONENT_LABEL, WORKER_COMPONENT
 from esft_operator.decide.build.specification import SPEC_FILE
 from esft_operator.decide.build.storage import RUN_FOLDER, checkpoint_folder
@@ -29,7 +30,6 @@ from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults
 
 SPEC_FOLDER: Final = "/etc/esft"
-CLAIMS_FOLDER: Final = "/var/run/esft/claims"  # where the worker looks for the claim of a pvc:// model
 METRICS_PORT: Final = 9090
 
 _CACHE_FOLDER: Final = f"{RUN_FOLDER}/cache"

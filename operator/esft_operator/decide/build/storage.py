@@ -3,6 +3,7 @@
 from typing import Final
 
 from esft.errors import SpecError
+from esft.layout import checkpoint_name
 from esft_operator.decide.build.child import child
 from esft_operator.names import volume_claim_name
 from esft_operator.resource import Manifest, Run
@@ -55,4 +56,4 @@ def checkpoint_uri(run: Run, generation: int) -> str:
     """Where the checkpoint of a generation is, for people and for `spec.model.source` of another run."""
     uri = run.spec.checkpoint.storage.uri
     place = f"pvc://{volume_claim_name(run.name)}/{_CHECKPOINTS}" if uri is None else uri.rstrip("/")
-    return f"{place}/generation-{generation:06d}"
+    return f"{place}/{checkpoint_name(generation)}"

@@ -1,9 +1,8 @@
-"""What `esft status` shows of a run in a cluster: a table, a live panel, or a line for each change. Pure."""
+"""What is shown of a run, in a cluster or not: a table, a live panel, or a line for each change. Pure."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Self
+from typing import Final
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -11,50 +10,35 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from esft.status import words
+from esft.status.snapshot import RunEvent, Snapshot, Worker
 from esft.wording import duration, score_change
-from esft_cli.cluster.snapshot import RunEvent, Snapshot, WorkerPod
 
 _STYLES: Final = {
-    "Running": "green",
-    "Succeeded": "bold green",
-    "Failed": "bold red",
-    "Suspended": "yellow",
+    words.RUNNING: "green",
+    words.SUCCEEDED: "bold green",
+    words.FAILED: "bold red",
+    words.SUSPENDED: "yellow",
     "ready": "green",
     "failed": "red",
 }
-_MOST_ENDED: Final = 3  # pods that have left: the latest ones tell enough
+_MOST_ENDED: Final = 3  # workers that have left: the latest ones tell enough
+_BARS: Final = "▁▂▃▄▅▆▇█"
 _FIXED_ROWS: Final = 18  # of a panel: frame, bar, what the status says, headings
-
-
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """Rows of a terminal: living pods and Events, each on one line."""
-
-    pods: int
-    events: int
-
-    @classmethod
-    def of(cls, height: int) -> Self:
-        """Half each, and a few at least; a terminal too low for those cuts off the last."""
-        spare = max(6, height - _FIXED_ROWS - _MOST_ENDED)
-        events = min(8, spare // 2)
-        return cls(pods=spare - events, events=events)
 
 
 def page(snapshot: Snapshot, *, now: datetime) -> RenderableType:
     """The whole of it, for a terminal or a file; `now` is for ages."""
-    title = Text(f"{snapshot.name}  (namespace {snapshot.namespace})", style="bold")
-    return Group(title, *_parts(snapshot, now=now, room=None))
+    return Group(Text(_title(snapshot), style="bold"), *_sections(snapshot, now=now, room=None))
 
 
 def panel(snapshot: Snapshot, *, now: datetime, height: int) -> RenderableType:
-    """The same in a frame with a bar, to be drawn anew in place: as many pods and Events as there is room for."""
-    progress = snapshot.status.progress
+    """The same in a frame with a bar, to be drawn anew in place: as many workers and Events as there is room for."""
     bar = Table.grid(expand=True)
-    bar.add_row(ProgressBar(total=100.0, completed=0.0 if progress is None else progress.percent))
+    bar.add_row(ProgressBar(total=1.0, completed=_done(snapshot)))
     return Panel(
-        Group(bar, *_parts(snapshot, now=now, room=_Room.of(height))),
-        title=Text(f"esft status: {snapshot.namespace}/{snapshot.name}"),
+        Group(bar, *_sections(snapshot, now=now, room=height - _FIXED_ROWS - _MOST_ENDED)),
+        title=Text(_title(snapshot)),
         title_align="left",
     )
 
@@ -89,6 +73,7 @@ def summary_line(snapshot: Snapshot) -> str:
     if status.evaluation is not None:
         score = status.evaluation
         parts.append(f"score {score.base:.4f} -> {score.last:.4f} (best {score.best:.4f})")
+    parts += _speed(snapshot)
     if status.workers is not None:
         parts.append(f"{status.workers.ready}/{status.workers.desired} workers")
     if status.progress is not None and status.progress.estimated_remaining_seconds:
@@ -96,20 +81,51 @@ def summary_line(snapshot: Snapshot) -> str:
     return ", ".join(parts)
 
 
-def _parts(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator[RenderableType]:
+def sparkline(values: Sequence[float], *, width: int = 40) -> str:
+    """The latest values as bars between their least and their greatest."""
+    shown = list(values)[-width:]
+    low, high = min(shown, default=0.0), max(shown, default=0.0)
+    if not high > low:
+        return _BARS[0] * len(shown)
+    return "".join(
+        _BARS[min(len(_BARS) - 1, int((value - low) / (high - low) * len(_BARS)))] for value in shown
+    )
+
+
+def _title(snapshot: Snapshot) -> str:
+    return snapshot.name + ("" if snapshot.namespace is None else f"  (namespace {snapshot.namespace})")
+
+
+def _done(snapshot: Snapshot) -> float:
+    """Part of the run that is done, counting that of the open generation where it is known."""
+    progress, live = snapshot.status.progress, snapshot.live
+    if progress is None:
+        return 0.0
+    of_the_open_one = live.done / live.items if live is not None and live.items else 0.0
+    return min(1.0, (progress.generation + of_the_open_one) / progress.planned)
+
+
+def _speed(snapshot: Snapshot) -> list[str]:
+    speed = None if snapshot.live is None else snapshot.live.members_per_second
+    return [] if speed is None else [f"{speed:.2f} members/s"]
+
+
+def _sections(snapshot: Snapshot, *, now: datetime, room: int | None) -> Iterator[RenderableType]:
     rows = Table.grid(padding=(0, 2))
     rows.add_column(style="bold")
     rows.add_column(overflow="fold")
     for label, content in _rows(snapshot, now):
         rows.add_row(label, content)
     yield rows
-    pods, more = _shown(snapshot.pods, None if room is None else room.pods)
-    if pods:
+    # Half the rows each, and a few at least; a terminal too low for those cuts off the last.
+    most = len(snapshot.events) if room is None else min(8, max(3, room // 2))
+    workers, more = _shown(snapshot.workers, None if room is None else max(6, room) - most)
+    if workers:
         yield Text()
-        yield _pod_table(pods, now, in_full=room is None)
+        yield _worker_table(workers, now, in_full=room is None)
     if more:
         yield Text(more, style="dim")
-    events = snapshot.events if room is None else snapshot.events[-room.events :]
+    events = snapshot.events[-most:]
     if events:
         yield Text()
         yield _event_table(events, now, in_full=room is None)
@@ -118,7 +134,7 @@ def _parts(snapshot: Snapshot, *, now: datetime, room: _Room | None) -> Iterator
 
 
 def _rows(snapshot: Snapshot, now: datetime) -> Iterator[tuple[str, Text]]:
-    status, (reason, message) = snapshot.status, snapshot.reason
+    status, live, (reason, message) = snapshot.status, snapshot.live, snapshot.reason
     why = _one_line(message) if reason == snapshot.phase else _named(snapshot.reason)
     phase = Text(snapshot.phase, style=_STYLES.get(snapshot.phase, ""))
     yield "phase", phase.append(f": {why}" if message else "", style="default not bold")
@@ -126,27 +142,34 @@ def _rows(snapshot: Snapshot, now: datetime) -> Iterator[tuple[str, Text]]:
         progress = status.progress
         left = progress.estimated_remaining_seconds
         text = f"{progress.summary}   {progress.percent:.1f}%"
+        if live is not None and live.items:
+            text += f"   {live.done}/{live.items} items"
         yield "generation", Text(text + (f"   about {duration(left)} left" if left else ""))
     if status.fitness is not None:
         fitness = status.fitness
-        yield "fitness", Text(f"mean {fitness.mean:.4f}, best {fitness.best:.4f}, std {fitness.std:.4f}")
+        curve = "" if live is None else f"   {sparkline(live.curve)}"
+        text = f"mean {fitness.mean:.4f}, best {fitness.best:.4f}, std {fitness.std:.4f}"
+        yield "fitness", Text(text + curve)
     if status.evaluation is not None:
         score = status.evaluation
         best = f"; best {score.best:.4f} at generation {score.best_generation}"
         yield "score", Text(score_change(score.base, score.last) + best)
     if status.workers is not None:
-        yield "workers", Text(f"{status.workers.ready}/{status.workers.desired} ready")
+        ready = f"{status.workers.ready}/{status.workers.desired} ready"
+        yield "workers", Text(", ".join([ready, *_speed(snapshot)]))
     if status.checkpoint is not None:
         yield "checkpoint", Text(status.checkpoint.uri)
     if status.digest is not None:
         yield "digest", Text(status.digest)
     yield "age", Text(_ages(snapshot, now))
+    if live is not None and live.now:
+        yield "now", Text(live.now)
     for text in _attention(snapshot):
         yield "attention", Text(text, style="yellow")
 
 
 def _attention(snapshot: Snapshot) -> list[str]:
-    return [f"{each.type}: {_named((each.reason, each.message))}" for each in snapshot.attention]
+    return [f"{found.type}: {_named((found.reason, found.message))}" for found in snapshot.attention]
 
 
 def _named(reason: tuple[str, str]) -> str:
@@ -159,11 +182,11 @@ def _ages(snapshot: Snapshot, now: datetime) -> str:
     return f"{age}, active for {duration(active)}" if active else age
 
 
-def _shown(pods: Sequence[WorkerPod], most: int | None) -> tuple[list[WorkerPod], str]:
+def _shown(workers: Sequence[Worker], most: int | None) -> tuple[list[Worker], str]:
     """Those to show, and a sentence about the others."""
-    living = [pod for pod in pods if not pod.ended]
-    ended = sorted((pod for pod in pods if pod.ended), key=lambda pod: pod.created_at)
-    shown = sorted(living, key=lambda pod: (pod.problem is None, pod.name))[:most]
+    living = [worker for worker in workers if not worker.ended]
+    ended = sorted((worker for worker in workers if worker.ended), key=lambda worker: worker.created_at)
+    shown = sorted(living, key=lambda worker: (worker.problem is None, worker.name))[:most]
     latest = ended[-_MOST_ENDED:]
     left_out = []
     if len(living) > len(shown):
@@ -173,15 +196,18 @@ def _shown(pods: Sequence[WorkerPod], most: int | None) -> tuple[list[WorkerPod]
     return [*shown, *latest], f"and {', '.join(left_out)}" if left_out else ""
 
 
-def _pod_table(pods: Sequence[WorkerPod], now: datetime, *, in_full: bool) -> Table:
+def _worker_table(workers: Sequence[Worker], now: datetime, *, in_full: bool) -> Table:
     table = _table("WORKER", "STATE", "NODE", "AGE", "PROBLEM")
-    for pod in pods:
+    for worker in workers:
         table.add_row(
-            Text(pod.name, no_wrap=True),
-            Text(pod.state, style=_STYLES.get(pod.state, "")),
-            Text(pod.node or "-"),
-            Text(_age(pod.created_at, now)),
-            _sentence("" if pod.problem is None else ": ".join(pod.problem), in_full=in_full),
+            Text(worker.name, no_wrap=True),
+            Text(worker.state, style=_STYLES.get(worker.state, "")),
+            Text(worker.node or "-"),
+            Text(_age(worker.created_at, now)),
+            _sentence(
+                "" if worker.problem is None else f"{worker.problem.reason}: {worker.problem.message}",
+                in_full=in_full,
+            ),
         )
     return table
 
@@ -191,8 +217,8 @@ def _event_table(events: Sequence[RunEvent], now: datetime, *, in_full: bool) ->
     for event in events:
         times = f" (x{event.count})" if event.count > 1 else ""
         table.add_row(
-            Text(_age(event.at, now)),
-            Text(event.reason, style="yellow" if event.warning else ""),
+            Text(_age(event.time, now)),
+            Text(event.reason, style="yellow" if event.type == "Warning" else ""),
             _sentence(event.message + times, in_full=in_full),
         )
     return table

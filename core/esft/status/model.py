@@ -8,11 +8,12 @@ An object is written whole or not at all, so its fields are required; a field th
 that version could not read what this one wrote. Write with `model_dump(mode="json", exclude_none=True)`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
 from esft.spec.base import MAX_GENERATIONS, StrictModel
+from esft.status.words import COMPLETE, FAILED
 
 Phase = Literal["Pending", "Running", "Suspended", "Succeeded", "Failed"]
 ConditionState = Literal["True", "False", "Unknown"]
@@ -135,3 +136,17 @@ class ESFineTuneStatus(StatusModel):
         ge=0,
         description="Seconds the run was active before activeSince; suspended time does not count.",
     )
+
+    @property
+    def end(self) -> Condition | None:
+        """The condition Complete or Failed that holds; None while the run goes on."""
+        ends = (self.condition(kind) for kind in (COMPLETE, FAILED))
+        return next((found for found in ends if found is not None and found.status == "True"), None)
+
+    def condition(self, kind: str) -> Condition | None:
+        """The condition of that type."""
+        return next((found for found in self.conditions or () if found.type == kind), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written: camelCase, without what is absent."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
