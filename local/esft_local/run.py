@@ -148,7 +148,7 @@ class _Session:
         self._view = view
         self._interrupts = interrupts
         self._reporter = reporter
-        self._registered: Mapping[str, str] = {}
+        self._registered: frozenset[str] = frozenset()
         self._started = time.monotonic()
         self._away_since: float | None = None
         self._activity = "starting the workers"

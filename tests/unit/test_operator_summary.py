@@ -187,7 +187,9 @@ def ledger(generation: int, **fields: Any) -> dict[str, Any]:
 
 
 def closed(fitness: FitnessStatistics) -> dict[str, Any]:
-    made = Ledger().closed(0, fitness=fitness, evaluation=None, seconds=2.0, member_seconds=8.0)
+    made = Ledger().closed(
+        0, fitness=fitness, evaluation=None, checkpoint=False, seconds=2.0, member_seconds=8.0
+    )
     return {"progress": replace(RUNNING, ledger=made)}
 
 
