@@ -194,6 +194,7 @@ class WorkerPool:
 
     def _spawn(self, slot: _Slot) -> None:
         slot.log.parent.mkdir(parents=True, exist_ok=True)
+        slot.incarnation += bool(slot.state)
         slot.state, slot.started_at = "starting", datetime.now(UTC)
         with slot.log.open("ab") as log:
             slot.log_start = log.tell()
@@ -217,7 +218,6 @@ class WorkerPool:
             return None
         name = slot.name
         self._departed.append(name)
-        slot.incarnation += 1
         slot.crashes += 1
         slot.start_at = self._clock() + _backoff(slot.crashes)
         message = last_error(slot.log, start=slot.log_start) or "it wrote no message"

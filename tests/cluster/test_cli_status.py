@@ -134,7 +134,7 @@ def test_status_of_a_run_that_goes_on_and_ends(
     assert shown.stdout.count(" ready ") >= 2
     made = json.loads(esft("status", "run", "-o", "json").stdout)
     assert made["status"]["progress"]["generation"] == 1
-    assert [pod["ready"] for pod in made["pods"]] == [True, True]
+    assert [worker["ready"] for worker in made["workers"]] == [True, True]
     with (
         esft.running("status", "run", "--watch") as watched,
         esft.running("status", "run", "--watch", "-o", "json") as as_json,

@@ -357,7 +357,8 @@ def test_ctrl_c_drains_and_the_same_command_continues(job: Job, expected: tuple[
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert f"esft run {job.file} --output {job.folder / 'out'} --workers 2" in out
-    assert job.summary()["phase"] == "Suspended"
+    assert job.summary()["phase"] == job.status()["status"]["phase"] == "Suspended"
+    assert job.status()["workers"][0]["state"] == "drained"
     assert workers_of(job) == {}
     done = len(job.log())
     assert 2 <= done < 6

@@ -73,6 +73,18 @@ def test_a_dead_worker_gets_a_new_name_and_its_leases_go_back(bench: Bench) -> N
     assert bench.left == ["worker-0"]
     assert sorted(bench.pool.pids) == ["worker-0.1", "worker-1"]
     assert bench.started == ["worker-0", "worker-1", "worker-0.1"]
+    replaced, other = bench.pool.workers({"worker-1"})
+    assert (replaced.name, replaced.state, other.name, other.state) == (
+        "worker-0.1",
+        "starting",
+        "worker-1",
+        "ready",
+    )
+    assert other.problem is None
+    assert replaced.problem is not None
+    assert replaced.problem.message == "worker-0 ended with SIGKILL: it wrote no message"
+    bench.pool.poll(1)
+    assert bench.pool.workers(())[0].problem is None  # the run has got on since
 
 
 def test_leases_go_back_once_redis_is_there_again(bench: Bench) -> None:
@@ -95,6 +107,8 @@ def test_a_crash_loop_backs_off_and_then_fails_with_the_last_words(bench: Bench)
     for number in range(2, 5):
         name, before = f"worker-1.{number}", bench.clock.now
         assert bench.poll_until(lambda: not any("worker-1" in each for each in bench.pool.pids)) is None
+        crashed = bench.pool.workers(bench.started)[1]
+        assert (crashed.name, crashed.state) == (f"worker-1.{number - 1}", "failed")
         while name not in bench.started:
             bench.clock.now += 0.25
             assert bench.pool.poll(0) is None
@@ -132,6 +146,7 @@ def test_finished_workers_stay_finished(bench: Bench) -> None:
     assert bench.pool.finished
     assert bench.started == ["worker-0", "worker-1"]
     assert bench.pool.pids == {}
+    assert [worker.state for worker in bench.pool.workers(bench.started)] == ["done", "done"]
 
 
 def test_a_drained_worker_is_replaced_while_the_run_goes_on(bench: Bench) -> None:
@@ -153,4 +168,5 @@ def test_drain_asks_first_and_kills_what_does_not_listen(bench: Bench, tmp_path:
     bench.pool.drain(seconds=30, hurry=lambda: not Path(f"/proc/{first}").exists())
     assert (tmp_path / "asked").exists()
     assert bench.pool.pids == {}
+    assert [worker.state for worker in bench.pool.workers(bench.started)] == ["drained", "failed"]
     assert bench.left == ["worker-1"]  # the other one has handed its leases back itself

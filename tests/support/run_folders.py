@@ -35,7 +35,7 @@ def spec_of(**evolution: Any) -> ESFineTune:
     return parse(json.dumps(document), source="job.yaml", folder=Path("/"))
 
 
-def entry(generation: int, *, score: float | None = None) -> Entry:
+def entry(generation: int, *, score: float | None = None, checkpoint: bool = False) -> Entry:
     record = UpdateRecord(
         generation=generation,
         sigma=0.1,
@@ -44,6 +44,7 @@ def entry(generation: int, *, score: float | None = None) -> Entry:
         coefficients=(1, -1),
         fitness=(0.25, 0.75),
         evaluation=None if score is None else Evaluation(score=score, reward=score, examples=4),
+        checkpoint=checkpoint,
     )
     return Entry(record.to_json(), TELEMETRY)
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from esft.generation import opening
+from esft.generation import opened as opened_under
+from esft.policy import Policy
 from esft.queue import RunState
 from esft.status.report import Outcome
 from esft.status.snapshot import Problem, Snapshot, Worker
@@ -33,7 +34,8 @@ WORKING = (
 
 
 def state_of(folder: RunFolder, *, done: int) -> RunState:
-    opened_now = opening(folder.spec.spec, len(folder.log))
+    policy = Policy.of(folder.spec.spec)
+    opened_now = opened_under(folder.spec.spec, len(folder.log), policy)
     return RunState(
         phase="Running",
         reason="",
@@ -41,6 +43,7 @@ def state_of(folder: RunFolder, *, done: int) -> RunState:
         result=None,
         measures="",
         opening=opened_now,
+        policy=policy.to_json(),
         done=done,
         outstanding=0,
         todo=len(opened_now.items) - done,
@@ -68,7 +71,7 @@ def keys(data: Any) -> Any:
 def test_both_worlds_have_one_json(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         for generation in range(4):
-            folder.append(entry(generation, score=0.2))
+            folder.append(entry(generation, score=0.2, checkpoint=generation == 2))
         reporter = Reporter(folder, size=2)
         reporter.snapshot(WORKING)
         ended = reporter.snapshot(WORKING, outcome=DONE)
