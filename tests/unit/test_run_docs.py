@@ -6,22 +6,48 @@ from pathlib import Path
 
 import pytest
 
-from esft.status import report, words
-from esft_operator import reconciler
-from esft_operator.decide import outcome, plan, summary
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "run.md").read_text(encoding="utf-8")
+FOLDERS = ("core/esft/status", "operator/esft_operator/decide")
+FILES = (
+    "operator/esft_operator/reconciler.py",
+    "local/esft_local/run.py",
+    "local/esft_local/status.py",
+    "cli/esft_cli/cluster/objects.py",
+)
+SOURCES = [
+    *(path for folder in FOLDERS for path in sorted((ROOT / folder).glob("*.py"))),
+    *map(ROOT.joinpath, FILES),
+]
 
-PAGE = (Path(__file__).parents[2] / "docs" / "run.md").read_text(encoding="utf-8")
 ONE_WORD = re.compile(r"([A-Z][a-z]+)+")
-OTHERS = {"True", "False", "Unknown", "Clock"}  # words of that form that are no reasons
+OTHERS = {  # of that form, and no reasons: values of conditions, types of Events, names of Python and of Kubernetes
+    *("True", "False", "Unknown", "Normal", "Warning", "Never"),
+    *("Condition", "Ledger", "Phase", "Progress", "WorkersStatus"),
+}
 
 
-@pytest.mark.parametrize("module", [words, report, outcome, plan, reconciler, summary])
-def test_every_reason_is_explained(module: object) -> None:
-    source = Path(str(getattr(module, "__file__", ""))).read_text(encoding="utf-8")
-    words = {
+def reasons(source: Path) -> set[str]:
+    """Texts of one word, as reasons are."""
+    return {
         node.value
-        for node in ast.walk(ast.parse(source))
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and ONE_WORD.fullmatch(node.value)
-    }
-    assert words
-    assert {word for word in words - OTHERS if f"`{word}`" not in PAGE} == set()
+    } - OTHERS
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: str(source.relative_to(ROOT)))
+def test_every_reason_is_explained(source: Path) -> None:
+    assert {reason for reason in reasons(source) if f"`{reason}`" not in PAGE} == set()
+
+
+def test_reasons_are_found() -> None:
+    found = set().union(*map(reasons, SOURCES))
+    assert {
+        "NoFitness",
+        "WaitingForWorkers",
+        "Unschedulable",
+        "ChildConflict",
+        "WorkersFailed",
+        "Killed",
+    } <= found
