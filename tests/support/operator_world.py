@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from esft.generation import Terms
+from esft.policy import Policy
 from esft.queue import Entry, RunState
 from esft.status import ESFineTuneStatus
 from esft.status.ledger import Ledger
@@ -175,12 +176,12 @@ class World:
                 self.redis.state = replace(
                     self.redis.state, phase="Failed", reason=action.reason, message=action.message
                 )
-            case SetPolicy():
-                assert self.redis.state is not None
+            case SetPolicy() if self.redis.state is not None:
                 self.redis.state = replace(self.redis.state, policy=action.policy.to_json())
             case ReopenRun() if run is not None and self.redis.state is not None:
                 if self.redis.state.opening.generation == action.opening.generation:
-                    self.redis.state = state(run, action.opening.generation)
+                    reopened = state(run, action.opening.generation)
+                    self.redis.state = replace(reopened, policy=self.redis.state.policy)
             case RemoveFromRedis():
                 self.redis = SimulatedRedis()
             case DeleteResource():
@@ -284,14 +285,14 @@ class World:
         for _ in range(generations):
             if self.redis.state.finished:
                 return
-            done = self.redis.state.opening.generation
-            if done >= run.spec.evolution.generations:
+            done, policy = self.redis.state.opening.generation, Policy.from_json(self.redis.state.policy)
+            if done >= policy.generations:
                 self.redis.state = finished(run, done)
                 return
-            checkpoint = Terms.of(run.spec, done, run.policy).checkpoint
+            checkpoint = Terms.of(run.spec, done, policy).checkpoint
             self.redis.log.append(entry(done, score=score, checkpoint=checkpoint))
             self.redis.mine = list(self.redis.log)
-            self.redis.state = state(run, done + 1)
+            self.redis.state = replace(state(run, done + 1), policy=policy.to_json())
 
     def lose_redis(self) -> None:
         """Redis comes back with nothing."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from esft.policy import Policy
 from esft.status.ledger import Ledger
 from esft_operator.decide.actions import ReopenRun, SetPolicy
 from esft_operator.decide.plan import plan
@@ -126,6 +127,17 @@ def test_raised_after_the_end(world: World, *, is_recorded: bool, suspended: boo
     assert world.status.phase == "Succeeded"
     assert world.status.progress is not None
     assert world.status.progress.summary == "5/5"
+
+
+def test_a_run_that_goes_on_after_its_end_is_told_before_a_worker_closes_a_generation(world: World) -> None:
+    world.train(4)
+    world.settle()
+    since = len(world.actions)
+    world.change(evolution__generations=5)
+    world.settle()
+    assert world.kinds(since)[:2] == ["SetPolicy", "ReopenRun"]
+    assert world.redis.state is not None
+    assert Policy.from_json(world.redis.state.policy).generations == 5
 
 
 def test_raised_after_the_end_with_redis_emptied_since(world: World) -> None:

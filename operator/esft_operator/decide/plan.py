@@ -121,10 +121,10 @@ def _going_on(situation: Situation, run: Run) -> Iterator[Action]:
     """Everything that a run needs which is not over; refused before anything is made."""
     observed, refresh = situation.observed, situation.refresh
     job = build.job(run, situation.defaults, parallelism=wanted_workers(situation))
-    state = situation.progress.state
-    if state is not None and not Policy.from_json(state.policy).says_as(run.policy):
+    state, continues = situation.progress.state, is_to_continue(situation)
+    if continues or (state is not None and not Policy.from_json(state.policy).says_as(run.policy)):
         yield SetPolicy(run.policy)
-    if is_to_continue(situation):
+    if continues:
         reached = situation.progress.ledger.generation if state is None else state.opening.generation
         yield ReopenRun(opened(run.spec, reached, run.policy))
     config_map = build.config_map(run)
