@@ -34,6 +34,7 @@ from esft_operator.decide.plan import Plan, plan
 from esft_operator.names import FINALIZER
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
 from esft_operator.observe.situation import Failure, Progress, Resource, Situation
+from esft_operator.resource import Run
 from operator_situations import NOW, UID, body, change, entry, finished, parsed, pod, situation, state
 
 MOST_ROUNDS = 12
@@ -178,14 +179,18 @@ class World:
                 )
             case SetPolicy() if self.redis.state is not None:
                 self.redis.state = replace(self.redis.state, policy=action.policy.to_json())
-            case ReopenRun() if run is not None and self.redis.state is not None:
-                if self.redis.state.opening.generation == action.opening.generation:
-                    reopened = state(run, action.opening.generation)
-                    self.redis.state = replace(reopened, policy=self.redis.state.policy)
+            case ReopenRun():
+                self.followed = None
+                self._reopen(run, action.opening.generation)
             case RemoveFromRedis():
                 self.redis = SimulatedRedis()
             case DeleteResource():
                 self.delete()
+
+    def _reopen(self, run: Run | None, generation: int) -> None:
+        before = self.redis.state
+        if run is not None and before is not None and before.opening.generation == generation:
+            self.redis.state = replace(state(run, generation), policy=before.policy)
 
     def _apply(self, action: Apply) -> None:
         manifest = action.manifest

@@ -140,6 +140,22 @@ def test_a_run_that_goes_on_after_its_end_is_told_before_a_worker_closes_a_gener
     assert Policy.from_json(world.redis.state.policy).generations == 5
 
 
+@pytest.mark.parametrize("is_recorded", [False, True])
+def test_a_run_that_goes_on_after_its_end_gets_another_job_once(world: World, *, is_recorded: bool) -> None:
+    """One of the old Job's pods may have succeeded by now, after which Kubernetes starts no more."""
+    world.train(4)
+    if is_recorded:
+        world.settle()
+    assert world.job is not None
+    before, since = world.job.child.uid, len(world.actions)
+    world._look()
+    world.change(evolution__generations=5)
+    world.settle()
+    assert world.job.child.uid != before
+    assert world.kinds(since).count("DeleteJob") == 1
+    assert world.kinds(since).index("ReopenRun") < world.kinds(since).index("DeleteJob")
+
+
 def test_raised_after_the_end_with_redis_emptied_since(world: World) -> None:
     world.train(4)
     world.settle()
