@@ -12,7 +12,7 @@ from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
-from esft_operator.decide.actions import RemoveFinalizer
+from esft_operator.decide.actions import RemoveFinalizer, ReopenRun
 from esft_operator.decide.plan import Plan, plan
 from esft_operator.execute import Executor, ForeignChildError, WorkersLeavingError
 from esft_operator.metrics import OperatorMetrics
@@ -118,7 +118,7 @@ class Reconciler:
             logger.info(str(action), extra={"about": resource.about})
             if changed is not None:
                 self._store.put_resource(changed)
-            if isinstance(action, RemoveFinalizer):
+            if isinstance(action, RemoveFinalizer | ReopenRun):  # what was seen of it holds no more
                 self._follower.forget(key)
         return None
 

@@ -160,7 +160,8 @@ def worker_of(runs: Runs, redis_server: RedisProcess) -> Iterator[Callable[..., 
         clients.append(connected)
         text = runs.core.read_namespaced_config_map(f"{name}-spec", runs.namespace).data["esfinetune.yaml"]
         document = parse(text, source="ConfigMap", folder=Path("/"))
-        return SimulatedWorker(connected, uid, document.spec, worker)
+        version = document.metadata.generation or 1
+        return SimulatedWorker(connected, uid, document.spec, worker, version=version)
 
     yield make
     for each in clients:

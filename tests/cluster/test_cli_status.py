@@ -103,12 +103,6 @@ def kubelet(api: client.ApiClient, tmp_path: Path) -> Iterator[KubeletLogs]:
         yield running
 
 
-def finish(worker: SimulatedWorker) -> None:
-    while worker.generation():
-        pass
-    worker.leave()
-
-
 def test_status_of_a_run_that_goes_on_and_ends(
     operator: OperatorProcess, runs: Runs, node: Node, worker_of: Workers, esft: Esft
 ) -> None:
@@ -143,7 +137,7 @@ def test_status_of_a_run_that_goes_on_and_ends(
         as_json.wait_line('"summary":"1/3"')
         worker.generation()
         watched.wait_line("generation 2/3 (66.7%)")
-        finish(worker)
+        worker.finish()
         assert watched.end() == 0
         assert as_json.end() == 0
     assert "Succeeded (GenerationsDone), generation 3/3 (100.0%)" in "".join(watched.lines)
@@ -326,7 +320,7 @@ def test_logs_of_all_workers(
         followed.wait_line(f"{short[0]} info updated generation=4")
         followed.wait_line(f"{short[1]} Segmentation fault")
         runs.wait_for(phase="Running")
-        finish(worker_of())
+        worker_of().finish()
         kubelet.write(names[0], json.dumps({"level": "info", "event": "stopped"}))
         for pod in (one, two):
             kubelet.end(pod.metadata.name)

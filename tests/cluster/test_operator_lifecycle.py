@@ -14,12 +14,6 @@ from simulated_worker import SimulatedWorker
 Workers = Callable[..., SimulatedWorker]
 
 
-def finish(worker: SimulatedWorker) -> None:
-    while worker.generation():
-        pass
-    worker.leave()
-
-
 def test_a_run_comes_to_its_end(
     operator: OperatorProcess, runs: Runs, node: Node, worker_of: Workers
 ) -> None:
@@ -28,7 +22,7 @@ def test_a_run_comes_to_its_end(
     worker = worker_of()
     worker.generation()
     runs.wait_for(progress__generation=1, progress__summary="1/3")
-    finish(worker)
+    worker.finish()
     status = runs.wait_for(phase="Succeeded", progress__percent=100.0, workers__desired=0)
     assert status["evaluation"]["count"] == 4
     assert status["evaluation"]["lastGeneration"] == 3
@@ -66,7 +60,7 @@ def test_suspend_ends_the_pods_and_resume_goes_on(
     assert runs.job() is None
     runs.patch(suspend=False)
     runs.wait_for(phase="Running", workers__ready=2)
-    finish(worker)
+    worker.finish()
     runs.wait_for(phase="Succeeded")
     assert [each for each in runs.events() if each in {"Suspended", "Resumed"}] == ["Suspended", "Resumed"]
 
@@ -76,34 +70,38 @@ def test_a_finished_run_goes_on_when_generations_are_raised(
 ) -> None:
     runs.create()
     runs.wait_for(phase="Running")
-    finish(worker_of())
+    worker_of().finish()
     before = runs.wait_for(phase="Succeeded")
     job = runs.job().metadata.uid
     runs.patch(evolution__generations=5)
     runs.wait_for(phase="Running", progress__planned=5, workers__ready=2)
     assert runs.condition("Complete") == {}
     assert runs.wait_job().metadata.uid != job
-    finish(worker_of())
+    worker_of().finish()
     after = runs.wait_for(phase="Succeeded", progress__summary="5/5")
     assert after["digest"] != before["digest"]
     assert "Continued" in runs.events()
 
 
-def test_a_running_run_takes_more_generations(
-    operator: OperatorProcess, runs: Runs, node: Node, worker_of: Workers
+def test_a_run_that_ended_and_was_raised_while_no_operator_was_there_goes_on(
+    operator: OperatorProcess,
+    make_operator: Callable[..., OperatorProcess],
+    runs: Runs,
+    node: Node,
+    worker_of: Workers,
 ) -> None:
     runs.create()
-    runs.wait_for(phase="Running")
-    old = worker_of()
-    old.generation()
-    job = runs.wait_job().metadata.uid
+    runs.wait_for(phase="Running", workers__ready=2)
+    operator.kill()
+    worker = worker_of()
+    worker.finish()
     runs.patch(evolution__generations=5)
-    wait_until(lambda: (found := runs.job()) and found.metadata.uid != job, 20, "a Job with the new spec")
-    finish(old)  # a worker that had not heard of it ends the run too early
-    runs.wait_for(phase="Running", progress__summary="3/5")
-    wait_until(lambda: worker_of().queue.state().phase == "Running", 20, "the run opened again")
-    finish(worker_of())
+    restarted = make_operator(ESFT_POLL_SECONDS="2")  # it acts several times before it looks at Redis again
+    wait_until(lambda: worker.queue.state().phase == "Running", 20, worker.queue.state)
+    worker_of().finish()
     runs.wait_for(phase="Succeeded", progress__summary="5/5")
+    assert len(restarted.actions("DeleteJob")) == 1
+    assert len(restarted.actions("ReopenRun")) == 1
 
 
 def test_a_run_fails_when_it_is_active_for_too_long(
@@ -148,7 +146,7 @@ def test_a_finished_run_goes_after_its_time_to_live(
 ) -> None:
     runs.create(ttlSecondsAfterFinished=1)
     runs.wait_for(phase="Running")
-    finish(worker_of())
+    worker_of().finish()
     runs.wait_gone()
     with redis.Redis(unix_socket_path=str(redis_server.socket)) as client:
         assert client.keys("*") == []
@@ -209,7 +207,7 @@ def test_a_re_created_run_starts_afresh(
     assert first != second
     runs.wait_for(phase="Running", progress__generation=0, workers__ready=2, seconds=60)
     assert runs.job().metadata.owner_references[0].uid == second
-    finish(worker_of())
+    worker_of().finish()
     runs.wait_for(phase="Succeeded")
 
 
@@ -229,7 +227,7 @@ def test_redis_away_and_back(
     worker = wait_until(
         lambda: let_in(worker_of), 10, "the run's user defined again: this Redis has no ACL file"
     )
-    finish(worker)
+    worker.finish()
     runs.wait_for(phase="Succeeded")
     events = runs.events()
     assert events.count("RedisUnavailable") == events.count("Recovered") == 1
@@ -252,7 +250,7 @@ def test_a_restarted_operator_goes_on_from_the_status(
     worker.generation()
     runs.wait_for(progress__generation=1)
     operator.kill()
-    finish(worker)  # training goes on while the operator is down
+    worker.finish()  # training goes on while the operator is down
     make_operator()
     status = runs.wait_for(phase="Succeeded", progress__summary="3/3")
     assert status["evaluation"]["count"] == 4

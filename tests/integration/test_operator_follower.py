@@ -20,7 +20,7 @@ from esft_operator.observe.situation import Progress
 from esft_operator.resource import Run
 from esft_operator.service import Service
 from esft_operator.settings import OperatorSettings
-from operator_world import UID, body, entry
+from operator_situations import UID, body, entry
 from queue_parts import make_first_release
 from simulated_worker import create_run
 

@@ -353,6 +353,10 @@ class OperatorProcess:
                 found.append({"level": "text", "event": line})
         return found
 
+    def actions(self, name: str) -> list[str]:
+        """What it has done of one kind, as `DeleteJob`."""
+        return [line["event"] for line in self.lines() if line["event"].startswith(name)]
+
     def errors(self) -> list[dict[str, Any]]:
         return [line for line in self.lines() if line["level"] not in {"info", "debug"}]
 

@@ -8,14 +8,13 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from esft.errors import SpecError
-from esft.generation import Terms, opened
+from esft.generation import Terms
+from esft.policy import Policy
 from esft.queue import Entry, RunState
-from esft.records import Evaluation, UpdateRecord
-from esft.status import Condition, ESFineTuneStatus
+from esft.status import ESFineTuneStatus
 from esft.status.ledger import Ledger
 from esft_operator.decide.actions import (
     Action,
@@ -36,170 +35,9 @@ from esft_operator.names import FINALIZER
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
 from esft_operator.observe.situation import Failure, Progress, Resource, Situation
 from esft_operator.resource import Run
-from esft_operator.settings import WorkerDefaults
+from operator_situations import NOW, UID, body, change, entry, finished, parsed, pod, situation, state
 
-UID = "0f5b1e0a-1111-2222-3333-444455556666"
-NOW = datetime(2026, 3, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 MOST_ROUNDS = 12
-COUNTERS = dict.fromkeys(
-    ("reported", "duplicates", "stale", "leases_expired", "backups", "digest_mismatches"), 0
-)
-
-
-def spec(**changes: Any) -> dict[str, Any]:
-    """A run of 3 generations; `workers__replicas=2` changes a field, None removes it."""
-    made: dict[str, Any] = {
-        "model": {"source": "tiny://countdown", "dtype": "float32"},
-        "task": {"name": "countdown", "train": {"size": 8}, "test": {"size": 8, "seed": 1}},
-        "evolution": {"generations": 3, "population": 4},
-        "evaluation": {"everyGenerations": 1},
-        "checkpoint": {"everyGenerations": 2},
-        "workers": {"minReplicas": 1, "maxReplicas": 2},
-    }
-    change(made, **changes)
-    return made
-
-
-def change(document: dict[str, Any], **changes: Any) -> None:
-    """Change a document in place."""
-    for path, value in changes.items():
-        holder = document
-        *parents, last = path.split("__")
-        for parent in parents:
-            holder = holder.setdefault(parent, {})
-        if value is None:
-            holder.pop(last, None)
-        else:
-            holder[last] = value
-
-
-def body(**changes: Any) -> dict[str, Any]:
-    """A resource as the API server gives it."""
-    return {
-        "metadata": {
-            "name": "tune",
-            "namespace": "team",
-            "uid": UID,
-            "resourceVersion": "1",
-            "generation": 1,
-            "creationTimestamp": "2026-03-01T12:00:00Z",
-        },
-        "spec": spec(**changes),
-    }
-
-
-def entry(
-    generation: int,
-    *,
-    score: float | None = None,
-    seconds: float = 2.0,
-    work: float = 8.0,
-    checkpoint: bool = False,
-) -> Entry:
-    """A log entry of four members; `work` seconds were spent on it."""
-    record = UpdateRecord(
-        generation=generation,
-        sigma=0.001,
-        step=0.1,
-        exponent=0,
-        coefficients=(1, 2, 3, 4),
-        fitness=(0.1, 0.2, 0.3, 0.4 + generation),
-        evaluation=None if score is None else Evaluation(score=score, reward=score, examples=8),
-        checkpoint=checkpoint,
-    )
-    return Entry(record.to_json(), {"seconds": seconds, "item_milliseconds": work * 1000})
-
-
-def state(run: Run, generation: int, **fields: Any) -> RunState:
-    """A run in Redis at a generation."""
-    opening = opened(run.spec, generation, run.policy)
-    given: dict[str, Any] = {"phase": "Running", "reason": "", "message": "", "result": None, **fields}
-    return RunState(
-        measures="",
-        opening=opening,
-        policy=run.policy.to_json(),
-        done=0,
-        outstanding=0,
-        todo=len(opening.items),
-        workers=1,
-        counters=COUNTERS,
-        **given,
-    )
-
-
-def finished(run: Run, generation: int, **fields: Any) -> RunState:
-    """A run that has done all its generations."""
-    result = {
-        "generation": generation,
-        "digest": "0123456789abcdef",
-        "evaluation": {"score": 0.5, "reward": 0.5, "examples": 8},
-    }
-    given: dict[str, Any] = {
-        "phase": "Succeeded",
-        "reason": "GenerationsDone",
-        "message": f"All {generation} generations done.",
-        "result": json.dumps(result),
-        **fields,
-    }
-    return state(run, generation, **given)
-
-
-def pod(name: str = "tune-workers-a", **fields: Any) -> PodView:
-    """A worker pod that is starting."""
-    given: dict[str, Any] = {
-        "ready": False,
-        "ended": False,
-        "terminating": False,
-        "created_at": NOW,
-        **fields,
-    }
-    return PodView(name=name, **given)
-
-
-def job(run: Run, **fields: Any) -> JobView:
-    """The Job that the operator would make."""
-    from esft_operator.decide import build  # noqa: PLC0415 - as only those need it who want a Job
-
-    given: dict[str, Any] = {
-        "child": Child("job-1", run.uid, terminating=False),
-        "template_hash": build.template_hash(run, WorkerDefaults()),
-        "parallelism": 2,
-        "active": 2,
-        "finished_at": None,
-        "failure": None,
-        **fields,
-    }
-    return JobView(**given)
-
-
-def situation(made: dict[str, Any] | None = None, **fields: Any) -> Situation:
-    """A situation of a resource; by default of one that was made this moment."""
-    made = body() if made is None else made
-    run, error = parsed(made)
-    given: dict[str, Any] = {
-        "resource": Resource.of(made),
-        "run": run,
-        "spec_error": error,
-        "observed": Observed(),
-        "progress": Progress(asked=True),
-        "defaults": WorkerDefaults(),
-        "now": NOW,
-        **fields,
-    }
-    return Situation(**given)
-
-
-def parsed(made: dict[str, Any]) -> tuple[Run | None, str | None]:
-    try:
-        return Run.from_body(made), None
-    except SpecError as error:
-        return None, str(error)
-
-
-def condition(status: ESFineTuneStatus | None, kind: str) -> Condition | None:
-    """A condition of a status."""
-    assert status is not None
-    return next((each for each in status.conditions or () if each.type == kind), None)
 
 
 @dataclass
@@ -339,16 +177,20 @@ class World:
                 self.redis.state = replace(
                     self.redis.state, phase="Failed", reason=action.reason, message=action.message
                 )
-            case SetPolicy():
-                assert self.redis.state is not None
+            case SetPolicy() if self.redis.state is not None:
                 self.redis.state = replace(self.redis.state, policy=action.policy.to_json())
-            case ReopenRun() if run is not None and self.redis.state is not None:
-                if self.redis.state.opening.generation == action.opening.generation:
-                    self.redis.state = state(run, action.opening.generation)
+            case ReopenRun():
+                self.followed = None
+                self._reopen(run, action.opening.generation)
             case RemoveFromRedis():
                 self.redis = SimulatedRedis()
             case DeleteResource():
                 self.delete()
+
+    def _reopen(self, run: Run | None, generation: int) -> None:
+        before = self.redis.state
+        if run is not None and before is not None and before.opening.generation == generation:
+            self.redis.state = replace(state(run, generation), policy=before.policy)
 
     def _apply(self, action: Apply) -> None:
         manifest = action.manifest
@@ -448,14 +290,14 @@ class World:
         for _ in range(generations):
             if self.redis.state.finished:
                 return
-            done = self.redis.state.opening.generation
-            if done >= run.spec.evolution.generations:
+            done, policy = self.redis.state.opening.generation, Policy.from_json(self.redis.state.policy)
+            if done >= policy.generations:
                 self.redis.state = finished(run, done)
                 return
-            checkpoint = Terms.of(run.spec, done, run.policy).checkpoint
+            checkpoint = Terms.of(run.spec, done, policy).checkpoint
             self.redis.log.append(entry(done, score=score, checkpoint=checkpoint))
             self.redis.mine = list(self.redis.log)
-            self.redis.state = state(run, done + 1)
+            self.redis.state = replace(state(run, done + 1), policy=policy.to_json())
 
     def lose_redis(self) -> None:
         """Redis comes back with nothing."""

@@ -36,9 +36,12 @@ def create_run(queue: RunQueue, spec: ESFineTuneSpec, log: Sequence[str] = (), *
 class SimulatedWorker:
     """One worker of a run; `generation()` does what is left of the open one."""
 
-    def __init__(self, client: redis.Redis, uid: str, spec: ESFineTuneSpec, name: str = "") -> None:
+    def __init__(
+        self, client: redis.Redis, uid: str, spec: ESFineTuneSpec, name: str = "", *, version: int = 1
+    ) -> None:
         self.queue = RunQueue(client, uid)
         self.spec = spec
+        self.version = version
         self.name = name or f"simulated-{uuid4().hex[:6]}"
         self.log: list[UpdateRecord] = []
         self.join()
@@ -52,7 +55,7 @@ class SimulatedWorker:
             return self.queue.join(self.name, **arguments)
         except RunNotFoundError:
             records = [record.to_json() for record in self.log]
-            create_run(self.queue, self.spec, records)
+            create_run(self.queue, self.spec, records, version=self.version)
             return self.queue.join(self.name, **arguments)
 
     def leave(self) -> None:
@@ -71,6 +74,16 @@ class SimulatedWorker:
             results = [ItemResult(item, self.result(item), 1000) for item in claim.items]
             complete = self.queue.report(self.name, generation=len(self.log), results=results)[-1].complete
         return not complete or self.close()
+
+    def finish(self) -> None:
+        """Do whatever is left of the run."""
+        while self.generation():
+            pass
+        self.leave()
+
+    def policy(self) -> Policy:
+        """What the run is told by now."""
+        return Policy.from_json(self.queue.state().policy)
 
     def follow(self) -> None:
         while entries := self.queue.updates(len(self.log)):

@@ -11,7 +11,7 @@ from esft.status.ledger import Ledger
 from esft.wording import duration, improvement
 from esft_local.history import HistoryLine, ledger_of
 from esft_local.plot import PictureError, draw
-from operator_world import entry
+from operator_situations import entry
 
 
 def line(generation: int, *, score: float | None = None, mean: float = 0.5) -> HistoryLine:

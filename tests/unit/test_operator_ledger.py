@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from esft.queue import Entry
 from esft.status import ESFineTuneStatus, Progress
 from esft.status.ledger import Ledger
-from operator_world import entry
+from operator_situations import entry
 
 LOGS = st.lists(st.none() | st.floats(0, 1), max_size=12).map(
     lambda scores: [entry(generation, score=score) for generation, score in enumerate(scores)]

@@ -20,7 +20,7 @@ from esft_operator.decide.outcome import (
 from esft_operator.observe.children import Child, Observed
 from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
-from operator_world import NOW, body, finished, job, pod, situation, state
+from operator_situations import NOW, body, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())
 STARTED = "2026-03-01T12:00:00Z"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from esft.spec import ESFineTuneSpec
 from esft_operator.decide.scaling import Load, desired_workers
-from operator_world import spec
+from operator_situations import spec
 
 NOTHING = Load(member_seconds=None, generations_since_change=0, items=None, is_last=False)
 GENERATIONS = 40

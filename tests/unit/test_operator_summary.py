@@ -18,7 +18,7 @@ from esft_operator.decide.summary import events_between, status_of
 from esft_operator.observe.children import Observed, PodView
 from esft_operator.observe.situation import Failure, Progress, Situation
 from esft_operator.resource import Run
-from operator_world import NOW, body, condition, entry, finished, job, pod, situation, state
+from operator_situations import NOW, body, condition, entry, finished, job, pod, situation, state
 
 RUN = Run.from_body(body())
 DONE = Outcome("Succeeded", "GenerationsDone", "All 3 generations done.", "0123456789abcdef")

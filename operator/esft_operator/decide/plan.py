@@ -121,10 +121,10 @@ def _going_on(situation: Situation, run: Run) -> Iterator[Action]:
     """Everything that a run needs which is not over; refused before anything is made."""
     observed, refresh = situation.observed, situation.refresh
     job = build.job(run, situation.defaults, parallelism=wanted_workers(situation))
-    state = situation.progress.state
-    if state is not None and not Policy.from_json(state.policy).says_as(run.policy):
+    state, continues = situation.progress.state, is_to_continue(situation)
+    if continues or (state is not None and not Policy.from_json(state.policy).says_as(run.policy)):
         yield SetPolicy(run.policy)
-    if is_to_continue(situation):
+    if continues:
         reached = situation.progress.ledger.generation if state is None else state.opening.generation
         yield ReopenRun(opened(run.spec, reached, run.policy))
     config_map = build.config_map(run)
@@ -149,7 +149,7 @@ def _with_job(situation: Situation, run: Run, job: Manifest) -> Iterator[Action]
         if seen.child.terminating:
             return
         is_outdated = seen.template_hash != build.template_hash(run, situation.defaults)
-        if is_outdated or (seen.finished_at is not None and _has_settled(situation, seen.finished_at)):
+        if is_outdated or is_to_continue(situation) or _is_riddle(situation, seen.finished_at):
             yield DeleteJob(job["metadata"]["name"], seen.child.uid)
         elif seen.parallelism != job["spec"]["parallelism"] or situation.refresh:
             yield _apply(job, seen.child, run)
@@ -157,11 +157,11 @@ def _with_job(situation: Situation, run: Run, job: Manifest) -> Iterator[Action]
         yield _apply(job, None, run)
 
 
-def _has_settled(situation: Situation, finished_at: datetime) -> bool:
-    """Whether a finished Job is a riddle: its workers told Redis of the run's end, and the operator heard long ago."""
-    progress = situation.progress
-    is_over = (situation.now - finished_at).total_seconds() >= _SETTLE_SECONDS
-    return is_to_continue(situation) or (is_over and progress.problem is None and not awaits_redis(progress))
+def _is_riddle(situation: Situation, finished_at: datetime | None) -> bool:
+    """Whether the Job has finished and the run has not, though Redis has had the time to say so."""
+    if finished_at is None or (situation.now - finished_at).total_seconds() < _SETTLE_SECONDS:
+        return False
+    return situation.progress.problem is None and not awaits_redis(situation.progress)
 
 
 def _needs_access(situation: Situation, run: Run) -> bool:
