@@ -1,4 +1,4 @@
-"""Names of files and folders that several parts have to agree on, each written once."""
+"""Names of files, folders and keys that several parts have to agree on, each written once."""
 
 import re
 from typing import Final
@@ -15,3 +15,8 @@ CLAIMS_FOLDER: Final = "/var/run/esft/claims"  # of a pod: in it, a folder for e
 def checkpoint_name(generation: int) -> str:
     """Name of the folder that holds weights(generation)."""
     return f"generation-{generation:06d}"
+
+
+def redis_key(run: str, name: str) -> str:
+    """Name of a key of a run in Redis, `*` for all of them; the braces keep a run on one slot of a Redis Cluster."""
+    return f"esft:{{{run}}}:{name}"

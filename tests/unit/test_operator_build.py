@@ -13,11 +13,11 @@ from kubernetes import client
 
 from esft.document import parse
 from esft.errors import SpecError
+from esft.layout import redis_key
 from esft.queue.scripts import run_keys
 from esft.spec import ESFineTuneSpec, fingerprint
 from esft_operator import names
 from esft_operator.decide import build
-from esft_operator.decide.build.keda import todo_key
 from esft_operator.resource import Manifest, Run
 from operator_manifests import DEFAULTS, SHARED, SPEC, UID, make_run
 
@@ -223,7 +223,7 @@ class TestKeda:
         assert build.trigger_authentication(make_run()) is None
 
     def test_the_list_is_the_queues(self) -> None:
-        assert todo_key(UID) in run_keys(UID)
+        assert redis_key(UID, "todo") in run_keys(UID)
 
     def test_sizes_the_resource_by_the_work_that_waits(self) -> None:
         manifest = build.scaled_object(make_run(KEDA))
@@ -236,7 +236,7 @@ class TestKeda:
             "triggers": [
                 {
                     "type": "redis",
-                    "metadata": {"listName": todo_key(UID), "listLength": "4"},
+                    "metadata": {"listName": redis_key(UID, "todo"), "listLength": "4"},
                     "authenticationRef": {"name": "tune-workers"},
                 }
             ],

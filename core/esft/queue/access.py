@@ -18,6 +18,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from esft.errors import QueueAccessError
+from esft.layout import redis_key
 
 WORKER_COMMANDS: Final = (
     # The client's own. `select` is for a URL with a database, `type` for KEDA, which measures the queue.
@@ -61,7 +62,7 @@ def define_user(client: redis.Redis, *, user: str, password: str, run: str) -> N
             reset_channels=True,
             enabled=True,
             hashed_passwords=f"+{digest}",
-            keys=[f"esft:{{{run}}}:*"],
+            keys=[redis_key(run, "*")],
             commands=[f"+{command}" for command in WORKER_COMMANDS],
         )
         _save(client)

@@ -14,6 +14,8 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError
 
+from esft.layout import redis_key
+
 _KEYS = (
     "run",
     "log",
@@ -30,7 +32,7 @@ _KEYS = (
 
 def run_keys(run: str) -> tuple[str, ...]:
     """All keys that a run may have, in the order that common.lua names them; one slot of a Redis Cluster."""
-    return tuple(f"esft:{{{run}}}:{name}" for name in _KEYS)
+    return tuple(redis_key(run, name) for name in _KEYS)
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import Final
 
 from esft.errors import SpecError
 from esft.generation import opened
+from esft.layout import redis_key
 from esft.policy import Policy
 from esft.status import ESFineTuneStatus
 from esft.status.clock import Clock, parse_time
@@ -230,8 +231,8 @@ def _deletion(situation: Situation, deleted_at: datetime) -> Plan:
 
 def _keys_left(uid: str) -> Event:
     message = (
-        f"Redis could not be cleaned within {DELETION_SECONDS:.0f} s of deletion; keys esft:{{{uid}}}:* may be left "
-        "there. Fix: delete them."
+        f"Redis could not be cleaned within {DELETION_SECONDS:.0f} s of deletion; keys "
+        f"{redis_key(uid, '*')} may be left there. Fix: delete them."
     )
     return Event("KeysLeftInRedis", message, warning=True)
 

@@ -11,6 +11,7 @@ Source: keda.sh/docs, "Redis Lists" and "TriggerAuthentication".
 
 from typing import Final
 
+from esft.layout import redis_key
 from esft.spec import API_VERSION, KIND
 from esft_operator.decide.build.child import child
 from esft_operator.names import redis_secret_name, scaled_object_name
@@ -19,11 +20,6 @@ from esft_operator.resource import Manifest, Run
 _API_VERSION: Final = "keda.sh/v1alpha1"
 _COMPONENT: Final = "autoscaling"
 _PARAMETERS: Final = ("address", "username", "password", "tls")
-
-
-def todo_key(uid: str) -> str:
-    """Redis key of the items that no worker has claimed; esft.queue, which names it too, would bring a client along."""
-    return f"esft:{{{uid}}}:todo"
 
 
 def trigger_authentication(run: Run) -> Manifest | None:
@@ -57,7 +53,7 @@ def scaled_object(run: Run) -> Manifest | None:
     trigger = {
         "type": "redis",
         "metadata": {
-            "listName": todo_key(run.uid),
+            "listName": redis_key(run.uid, "todo"),
             "listLength": str(workers.autoscaling.keda.items_per_worker),
         },
         "authenticationRef": {"name": scaled_object_name(run.name)},
