@@ -15,8 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from esft.queue import Entry, RunState
 from esft.records import UpdateRecord
 from esft.status import ESFineTuneStatus, Phase
-
-Key = tuple[str, str]
+from esft_operator.names import Key
 
 _RUN: Final = ("namespace", "name")
 _GENERATION_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -27,7 +26,6 @@ class OperatorMetrics:
     """All series, and what moves them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the series."""
 
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"esfinetune_{name}", text, [*_RUN, *labels], registry=registry)

@@ -6,9 +6,9 @@ uid too. So the operator finds its children again after any restart without havi
 
 from typing import Final
 
+Key = tuple[str, str]  # of a run: its namespace and its name
+
 GROUP: Final = "esfinetune.dev"
-VERSION: Final = "v1alpha1"
-PLURAL: Final = "esfinetunes"
 FINALIZER: Final = "esfinetune.dev/finalizer"
 MANAGER: Final = "esfinetune.dev/operator"  # the value of spec.managedBy that means this operator
 FIELD_MANAGER: Final = "esfinetune-operator"
@@ -22,6 +22,11 @@ KUEUE_PREFIX: Final = "kueue.x-k8s.io/"
 
 WORKER_CONTAINER: Final = "worker"
 METRICS_PORT_NAME: Final = "metrics"
+
+
+def about(key: Key) -> dict[str, str]:
+    """What a line of the operator's log says of the run that it is about."""
+    return {"namespace": key[0], "name": key[1]}
 
 
 def job_name(name: str) -> str:

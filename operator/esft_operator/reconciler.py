@@ -16,6 +16,7 @@ from esft_operator.decide.actions import RemoveFinalizer
 from esft_operator.decide.plan import Plan, plan
 from esft_operator.execute import Executor, ForeignChildError, WorkersLeavingError
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key
 from esft_operator.observe.gather import Gathered, Gatherer
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Failure, Resource
@@ -24,15 +25,13 @@ from esft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
 
-Key = tuple[str, str]
-
 _DELETION_RETRY_SECONDS: Final = 2.0  # short, since a deletion has a deadline
 _NOW_SECONDS: Final = 0.1
 _PASSING_TRIES: Final = 3  # failures of a passing kind before people hear of them
 
 
 class Reconciler:
-    """Brings every run to where it should be."""
+    """Brings every run to where it should be; `clock` tells the time."""
 
     def __init__(
         self,
@@ -44,7 +43,6 @@ class Reconciler:
         metrics: OperatorMetrics,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Put the parts together; `clock` tells the time."""
         self._store = store
         self._follower = follower
         self._metrics = metrics

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from esft_operator.clients.cluster import Cluster
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.store import Store
 from esft_operator.reconciler import Reconciler
@@ -19,8 +20,6 @@ from esft_operator.settings import OperatorSettings
 from esft_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 _CONCURRENCY: Final = 16
 _TOO_OLD_FACTOR: Final = 3.0
@@ -31,7 +30,6 @@ class Service:
     """Everything between kopf's events and the reconciler; methods belong to the event loop."""
 
     def __init__(self, settings: OperatorSettings, *, cluster: Cluster, metrics: OperatorMetrics) -> None:
-        """Put the parts together; nothing runs before `start`."""
         self._settings = settings
         self._metrics = metrics
         self._store = Store()

@@ -12,8 +12,9 @@ from esft.status.clock import parse_time
 from esft.status.snapshot import RunEvent, Snapshot, Worker
 from esft_cli.cluster.connection import Connection
 from esft_cli.cluster.objects import event_of, snapshot_of, worker_of
-from esft_operator.clients.cluster import EVENTS, PODS, RUNS, ClusterError, ForbiddenError
+from esft_operator.clients.cluster import ClusterError, ForbiddenError
 from esft_operator.decide.build.child import COMPONENT_LABEL, WORKER_COMPONENT
+from esft_operator.kinds import EVENTS, PODS, RUNS
 from esft_operator.names import job_name, selector
 from esft_operator.resource import Manifest
 

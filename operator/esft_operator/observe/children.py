@@ -50,7 +50,6 @@ class JobView:
     Attributes:
         template_hash: of the pods it makes.
         parallelism: pods it is to keep.
-        active: pods that it counts as running or pending.
         finished_at: when it completed or failed; None while it goes on.
         failure: reason and message when it failed.
     """
@@ -58,7 +57,6 @@ class JobView:
     child: Child
     template_hash: str | None
     parallelism: int
-    active: int
     finished_at: datetime | None
     failure: tuple[str, str] | None
 
@@ -67,9 +65,9 @@ class JobView:
         """Read a batch/v1 Job."""
         status = body.get("status") or {}
         final = {
-            each["type"]: each
-            for each in status.get("conditions") or ()
-            if each["type"] in {"Complete", "Failed"} and each["status"] == "True"
+            condition["type"]: condition
+            for condition in status.get("conditions") or ()
+            if condition["type"] in {"Complete", "Failed"} and condition["status"] == "True"
         }
         failed = final.get("Failed")
         ended = next(iter(final.values()), None)
@@ -77,7 +75,6 @@ class JobView:
             child=Child.of(body),
             template_hash=(body["metadata"].get("annotations") or {}).get(TEMPLATE_HASH_ANNOTATION),
             parallelism=body["spec"].get("parallelism", 1),
-            active=status.get("active") or 0,
             finished_at=None if ended is None else parse_time(ended["lastTransitionTime"]),
             failure=None if failed is None else (failed.get("reason", ""), failed.get("message", "")),
         )
@@ -132,7 +129,7 @@ class PodView:
     def of(cls, body: Mapping[str, Any]) -> Self:
         """Read a pod."""
         metadata, status = body["metadata"], body.get("status") or {}
-        conditions = {each["type"]: each for each in status.get("conditions") or ()}
+        conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
         containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
         terminated = _terminated(containers)
         return cls(
@@ -169,7 +166,7 @@ class Observed:
 def owner_of(body: Mapping[str, Any]) -> str | None:
     """Uid of an object's controller."""
     references = body["metadata"].get("ownerReferences") or ()
-    return next((each["uid"] for each in references if each.get("controller")), None)
+    return next((owner["uid"] for owner in references if owner.get("controller")), None)
 
 
 def _terminated(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from esft.errors import SpecError
 from esft.status.ledger import Ledger
-from esft_operator.clients.cluster import (
+from esft_operator.clients.cluster import Cluster, ForbiddenError
+from esft_operator.clients.redis_endpoint import Endpoint
+from esft_operator.kinds import (
     CONFIG_MAPS,
     JOBS,
     POD_MONITORS,
@@ -22,18 +24,13 @@ from esft_operator.clients.cluster import (
     SCALED_OBJECTS,
     SECRETS,
     VOLUME_CLAIMS,
-    Cluster,
-    ForbiddenError,
 )
-from esft_operator.clients.redis_endpoint import Endpoint
-from esft_operator.names import config_map_name, job_name, selector, volume_claim_name
+from esft_operator.names import Key, config_map_name, job_name, selector, volume_claim_name
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Progress, Resource, Situation
 from esft_operator.observe.store import Store
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import OperatorSettings
-
-Key = tuple[str, str]
 
 _KINDS_SECONDS: Final = 300.0  # how long it is believed which kinds the API server serves
 _NEVER: Final = float("-inf")
@@ -60,7 +57,7 @@ class Gathered:
 
 
 class Gatherer:
-    """Knows where each part of a situation comes from."""
+    """Knows where everything in a situation comes from; `clock` tells the time."""
 
     def __init__(
         self,
@@ -71,7 +68,6 @@ class Gatherer:
         follower: Follower,
         clock: Callable[[], datetime],
     ) -> None:
-        """Put the sources together; `clock` tells the time."""
         self._settings = settings
         self._cluster = cluster
         self._store = store

@@ -22,11 +22,10 @@ from esft.queue import Observation, RunState
 from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key, about
 from esft_operator.observe.situation import Progress
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]  # namespace, name
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
@@ -108,9 +107,9 @@ class Follower:
         for _ in range(_MOST_READS):
             with self._lock:
                 cursors = {
-                    each.uid: each.progress.ledger.generation
-                    for each in self._runs.values()
-                    if each.endpoint is endpoint
+                    run.uid: run.progress.ledger.generation
+                    for run in self._runs.values()
+                    if run.endpoint is endpoint
                 }
             try:
                 seen = endpoint.observe(cursors)
@@ -122,19 +121,19 @@ class Follower:
 
     def _endpoints(self) -> list[Endpoint]:
         with self._lock:
-            return list({id(each.endpoint): each.endpoint for each in self._runs.values()}.values())
+            return list({id(run.endpoint): run.endpoint for run in self._runs.values()}.values())
 
     def _take(self, endpoint: Endpoint, seen: dict[str, Seen]) -> bool:
         """Fold what was seen; whether a log has more."""
         more = False
         with self._lock:
-            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
-        for key, each in followed:
-            if each.uid not in seen:
+            followed = [(key, run) for key, run in self._runs.items() if run.endpoint is endpoint]
+        for key, run in followed:
+            if run.uid not in seen:
                 continue
             with self._lock:
-                before = each.progress
-                each.progress = after = self._after(key, each.uid, before, seen[each.uid])
+                before = run.progress
+                run.progress = after = self._after(key, run.uid, before, seen[run.uid])
             state = after.state
             more |= (
                 after.problem is None
@@ -165,10 +164,7 @@ class Follower:
         if state.opening.generation < ledger.generation:
             logger.warning(
                 "Redis lost updates of a run",
-                extra={
-                    "about": {"namespace": key[0], "name": key[1]},
-                    "generation": state.opening.generation,
-                },
+                extra={"about": about(key), "generation": state.opening.generation},
             )
             ledger = replace(ledger, generation=state.opening.generation)
         else:
@@ -179,9 +175,9 @@ class Follower:
 
     def _away(self, endpoint: Endpoint, problem: str) -> None:
         with self._lock:
-            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
-            for _, each in followed:
-                each.progress = replace(each.progress, problem=problem)
+            followed = [(key, run) for key, run in self._runs.items() if run.endpoint is endpoint]
+            for _, run in followed:
+                run.progress = replace(run.progress, problem=problem)
         for key, _ in followed:
             self._notify(key)
 

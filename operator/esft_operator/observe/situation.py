@@ -45,7 +45,7 @@ class Resource:
 
     @property
     def about(self) -> dict[str, str]:
-        """What every log line about it says."""
+        """Which one it is: for log lines, and for the API server."""
         return {"namespace": self.namespace, "name": self.name, "uid": self.uid}
 
     @classmethod

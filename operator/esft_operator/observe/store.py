@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from esft_operator.names import INSTANCE_LABEL, RUN_UID_LABEL
+from esft_operator.names import INSTANCE_LABEL, RUN_UID_LABEL, Key
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
 
-Key = tuple[str, str]  # namespace, name of the run
 Body = Mapping[str, Any]
 
 _DELETED: Final = "DELETED"

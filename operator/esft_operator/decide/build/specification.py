@@ -14,7 +14,8 @@ import yaml
 
 from esft.spec import API_VERSION, KIND, without_neutral
 from esft.yaml_nodes import resolve_plain
-from esft_operator.decide.build.child import WORKER_COMPONENT, child
+from esft_operator.decide.build.child import child
+from esft_operator.kinds import CONFIG_MAPS
 from esft_operator.names import config_map_name
 from esft_operator.resource import Manifest, Run
 
@@ -34,14 +35,7 @@ _NOT_FOR_WORKERS: Final[dict[str, Any]] = {
 
 def config_map(run: Run) -> Manifest:
     """The ConfigMap with the specification, as workers read it."""
-    manifest = child(
-        run,
-        api_version="v1",
-        kind="ConfigMap",
-        name=config_map_name(run.name),
-        component=WORKER_COMPONENT,
-    )
-    return manifest | {"data": {SPEC_FILE: document(run)}}
+    return child(run, CONFIG_MAPS, config_map_name(run.name)) | {"data": {SPEC_FILE: document(run)}}
 
 
 def document(run: Run) -> str:
