@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
+from esft.status.report import Reason
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
 from esft_operator.decide.actions import RemoveFinalizer
 from esft_operator.decide.plan import Plan, plan
@@ -19,7 +20,7 @@ from esft_operator.metrics import OperatorMetrics
 from esft_operator.names import Key
 from esft_operator.observe.gather import Gathered, Gatherer
 from esft_operator.observe.progress import Follower
-from esft_operator.observe.situation import Failure, Resource
+from esft_operator.observe.situation import Resource
 from esft_operator.observe.store import Store
 from esft_operator.settings import OperatorSettings
 
@@ -148,11 +149,11 @@ def _is_worth_telling(error: EsftError, failures: int) -> bool:
     return not is_passing or failures >= _PASSING_TRIES
 
 
-def _failure_of(error: EsftError) -> Failure:
+def _failure_of(error: EsftError) -> Reason:
     reasons: dict[type[EsftError], str] = {
         ForeignChildError: "ChildConflict",
         InvalidError: "ChildRefused",
         ForbiddenError: "Forbidden",
         QueueUnavailableError: "RedisUnavailable",
     }
-    return Failure(reasons.get(type(error), "ReconcileFailed"), str(error))
+    return reasons.get(type(error), "ReconcileFailed"), str(error)

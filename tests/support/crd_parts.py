@@ -13,8 +13,8 @@ from kubernetes import client
 from crd import MANIFEST, ROOT
 from esft.spec import ESFineTuneSpec
 from esft_operator.crd.definition import GROUP, VERSION
-from esft_operator.crd.schema import without_nulls
 from esft_operator.kinds import RUNS
+from esft_operator.resource import without_nulls
 from kube_parts import wait_until
 
 Spec = dict[str, Any]

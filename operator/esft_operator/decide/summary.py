@@ -35,8 +35,17 @@ def status_of(
     state, ledger = situation.progress.state, situation.progress.ledger
     if outcome is not None and state is not None and state.finished:
         ledger = ledger.ended(state)
+    standing = report.Standing(
+        outcome=outcome,
+        suspended=("SuspendRequested", "spec.suspend is true.") if situation.is_suspended else None,
+        started=has_started(situation),
+        redis_problem=situation.progress.problem,
+        failure=situation.failure,
+        workers=_workers(situation, desired),
+        clock=clock,
+    )
     return report.status_of(
-        _stage(situation, outcome, desired, clock),
+        standing,
         ledger,
         None if run is None else run.spec,
         before=resource.status,
@@ -106,40 +115,23 @@ def _health_events(old: Condition | None, new: Condition) -> Iterator[Event]:
         yield Event("Recovered", f"No longer: {old.reason}.")
 
 
-def _stage(situation: Situation, outcome: report.Outcome | None, desired: int, clock: Clock) -> report.Stage:
-    is_suspended = situation.run is not None and situation.run.spec.suspend
-    failure = situation.failure
-    return report.Stage(
-        outcome=outcome,
-        suspended=("SuspendRequested", "spec.suspend is true.") if is_suspended else None,
-        started=has_started(situation),
-        redis_problem=situation.progress.problem,
-        failure=None if failure is None else (failure.reason, failure.message),
-        workers=_workers(situation, desired),
-        clock=clock,
-    )
-
-
 def _workers(situation: Situation, desired: int) -> report.Verdict:
     """The most telling thing about the pods, with what they say of themselves."""
     if desired == 0:
-        return (
-            "False",
-            "ScaledToZero",
-            "No worker is wanted. Fix: raise spec.workers.replicas or minReplicas.",
-        )
+        fix = "Fix: raise spec.workers.replicas or minReplicas."
+        return "False", "ScaledToZero", f"No worker is wanted. {fix}"
     problem = _pod_problem(situation) or _no_pods(situation)
     return report.workers_verdict(ready=situation.observed.ready_pods, desired=desired, problem=problem)
 
 
-def _no_pods(situation: Situation) -> tuple[str, str] | None:
+def _no_pods(situation: Situation) -> report.Reason | None:
     if situation.observed.job is None or situation.observed.living_pods:
         return None
     job = job_name(situation.resource.name)
     return "NoPods", f"Job {job} has no pods yet. If that lasts, `kubectl describe job {job}` says why."
 
 
-def _pod_problem(situation: Situation) -> tuple[str, str] | None:
+def _pod_problem(situation: Situation) -> report.Reason | None:
     """Why a pod does not start; else why the latest one failed, if none has been made since that works."""
     pods = [pod for pod in situation.observed.pods if not pod.terminating]
     stuck = [pod for pod in pods if pod.is_stuck(situation.now)]
@@ -150,9 +142,7 @@ def _pod_problem(situation: Situation) -> tuple[str, str] | None:
         failed = [
             pod
             for pod in pods
-            if pod.ended
-            and pod.problem is not None
-            and (newest_ready is None or pod.created_at > newest_ready)
+            if pod.ended and pod.problem and (newest_ready is None or pod.created_at > newest_ready)
         ]
         if not failed:
             return None
