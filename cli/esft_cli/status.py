@@ -43,11 +43,7 @@ def status(
             f"--watch: {target} is a folder; `esft run` shows a run on this machine while it goes on. "
             "Fix: leave --watch out, or give --namespace for a run in a cluster"
         )
-    _local_status(Path(target), as_json=as_json)
-
-
-def _local_status(folder: Path, *, as_json: bool) -> None:
     from esft_cli.screens import show_once
     from esft_local.status import read_status
 
-    show_once(read_status(folder), as_json=as_json)
+    show_once(read_status(Path(target)), as_json=as_json)

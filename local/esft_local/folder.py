@@ -269,10 +269,9 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _refuse_foreign_content(path: Path) -> None:
-    own = {"lock", "spec.yaml", "history.jsonl", "logs", "checkpoints"}
-    foreign = sorted(
-        each.name for each in path.iterdir() if each.name not in own and not each.name.startswith(".")
-    )
+    known = {"lock", "spec.yaml", "history.jsonl", "logs", "checkpoints"}
+    names = {entry.name for entry in path.iterdir()} - known
+    foreign = sorted(name for name in names if not name.startswith("."))
     if foreign:
         raise RunFolderError(
             f"{path}: not empty ({foreign[0]}) and not the folder of a run. Fix: choose another with --output"

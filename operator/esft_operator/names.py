@@ -29,8 +29,8 @@ def about(key: Key) -> dict[str, str]:
     return {"namespace": key[0], "name": key[1]}
 
 
-def job_name(name: str) -> str:
-    """The Job of workers."""
+def workers_name(name: str) -> str:
+    """The Job of workers, the PodMonitor of their metrics, KEDA's ScaledObject and its TriggerAuthentication."""
     return f"{name}-workers"
 
 
@@ -47,16 +47,6 @@ def volume_claim_name(name: str) -> str:
 def redis_secret_name(name: str, uid: str) -> str:
     """The Secret with the run's Redis credentials; the operator cannot read Secrets, so the name tells whose it is."""
     return f"{name}-redis-{uid[:8]}"
-
-
-def pod_monitor_name(name: str) -> str:
-    """The PodMonitor of the workers' metrics."""
-    return f"{name}-workers"
-
-
-def scaled_object_name(name: str) -> str:
-    """KEDA's ScaledObject and its TriggerAuthentication."""
-    return f"{name}-workers"
 
 
 def redis_user(uid: str) -> str:

@@ -28,5 +28,5 @@ def print_logs(
         if raw:
             typer.echo(line.text)
         else:
-            shown = readable(line, worker=short_name(pod, name))
-            typer.secho(shown.text, fg=shown.colour, color=colours)
+            text, colour = readable(line, worker=short_name(pod, name))
+            typer.secho(text, fg=colour, color=colours)

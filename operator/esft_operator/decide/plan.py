@@ -38,7 +38,7 @@ from esft_operator.decide.outcome import awaits_redis, deadlines, is_to_continue
 from esft_operator.decide.scaling import Load, desired_workers
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.decide.template import TemplateError
-from esft_operator.names import job_name
+from esft_operator.names import workers_name
 from esft_operator.observe.children import SCHEDULING_GRACE, Child
 from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Manifest, Run
@@ -201,7 +201,7 @@ def _ending(situation: Situation, outcome: Outcome) -> Iterator[Action]:
 def _without_job(situation: Situation) -> Iterator[Action]:
     job, resource = situation.observed.job, situation.resource
     if job is not None and not job.child.terminating and job.child.owner == resource.uid:
-        yield DeleteJob(job_name(resource.name), job.child.uid)
+        yield DeleteJob(workers_name(resource.name), job.child.uid)
 
 
 def _deletion(situation: Situation, deleted_at: datetime) -> Plan:

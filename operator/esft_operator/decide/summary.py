@@ -8,7 +8,7 @@ from esft.status.clock import Clock
 from esft_operator.decide import build
 from esft_operator.decide.actions import Event
 from esft_operator.decide.outcome import has_started
-from esft_operator.names import job_name, selector
+from esft_operator.names import selector, workers_name
 from esft_operator.observe.situation import Situation
 
 _UNDER_WAY: Final = frozenset({words.PENDING, words.RUNNING})
@@ -127,7 +127,7 @@ def _workers(situation: Situation, desired: int) -> report.Verdict:
 def _no_pods(situation: Situation) -> report.Reason | None:
     if situation.observed.job is None or situation.observed.living_pods:
         return None
-    job = job_name(situation.resource.name)
+    job = workers_name(situation.resource.name)
     return "NoPods", f"Job {job} has no pods yet. If that lasts, `kubectl describe job {job}` says why."
 
 

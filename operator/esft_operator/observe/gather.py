@@ -25,7 +25,7 @@ from esft_operator.kinds import (
     SECRETS,
     VOLUME_CLAIMS,
 )
-from esft_operator.names import Key, config_map_name, job_name, selector, volume_claim_name
+from esft_operator.names import Key, config_map_name, selector, volume_claim_name, workers_name
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Progress, Resource, Situation
 from esft_operator.observe.store import Store
@@ -164,7 +164,7 @@ class Gatherer:
         self._store.put_resource(body)
         children = self._cluster.list(PODS, namespace, selector=selector(name, resource.uid))
         for kind, child_name in (
-            (JOBS, job_name(name)),
+            (JOBS, workers_name(name)),
             (CONFIG_MAPS, config_map_name(name)),
             (VOLUME_CLAIMS, volume_claim_name(name)),
         ):

@@ -77,12 +77,6 @@ class Follower:
         with self._lock:
             self._runs.pop(key, None)
 
-    def progress(self, key: Key, uid: str) -> Progress | None:
-        """What is known of a run; None for one that is not followed."""
-        with self._lock:
-            followed = self._runs.get(key)
-            return None if followed is None or followed.uid != uid else followed.progress
-
     def note_workers(self, key: Key, wanted: int) -> None:
         """Note how many workers are wanted: sizing waits until that has been measured."""
         with self._lock:

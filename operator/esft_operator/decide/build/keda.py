@@ -13,7 +13,7 @@ from typing import Final
 
 from esft_operator.decide.build.child import child
 from esft_operator.kinds import RUNS, SCALED_OBJECTS, TRIGGER_AUTHENTICATIONS
-from esft_operator.names import redis_secret_name, scaled_object_name
+from esft_operator.names import redis_secret_name, workers_name
 from esft_operator.resource import Manifest, Run
 
 _COMPONENT: Final = "autoscaling"
@@ -30,7 +30,7 @@ def trigger_authentication(run: Run) -> Manifest | None:
     if run.spec.workers.autoscaling.keda is None:
         return None
     secret = redis_secret_name(run.name, run.uid)
-    manifest = child(run, TRIGGER_AUTHENTICATIONS, scaled_object_name(run.name), component=_COMPONENT)
+    manifest = child(run, TRIGGER_AUTHENTICATIONS, workers_name(run.name), component=_COMPONENT)
     references = [{"parameter": name, "name": secret, "key": name} for name in _PARAMETERS]
     return manifest | {"spec": {"secretTargetRef": references}}
 
@@ -40,14 +40,14 @@ def scaled_object(run: Run) -> Manifest | None:
     workers = run.spec.workers
     if workers.autoscaling.keda is None:
         return None
-    manifest = child(run, SCALED_OBJECTS, scaled_object_name(run.name), component=_COMPONENT)
+    manifest = child(run, SCALED_OBJECTS, workers_name(run.name), component=_COMPONENT)
     trigger = {
         "type": "redis",
         "metadata": {
             "listName": todo_key(run.uid),
             "listLength": str(workers.autoscaling.keda.items_per_worker),
         },
-        "authenticationRef": {"name": scaled_object_name(run.name)},
+        "authenticationRef": {"name": workers_name(run.name)},
     }
     return manifest | {
         "spec": {

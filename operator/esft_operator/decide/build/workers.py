@@ -26,8 +26,7 @@ from esft_operator.names import (
     RUN_UID_LABEL,
     TEMPLATE_HASH_ANNOTATION,
     WORKER_CONTAINER,
-    job_name,
-    pod_monitor_name,
+    workers_name,
 )
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults
@@ -47,7 +46,7 @@ def job(run: Run, defaults: WorkerDefaults, *, parallelism: int) -> Manifest:
     Raises:
         SpecError: no pod can do what the specification says.
     """
-    manifest = child(run, JOBS, job_name(run.name))
+    manifest = child(run, JOBS, workers_name(run.name))
     spec = _job_spec(run, defaults)
     metadata = manifest["metadata"]
     metadata["labels"] |= _of_kueue(run.labels)
@@ -68,7 +67,7 @@ def template_hash(run: Run, defaults: WorkerDefaults) -> str:
 
 def pod_monitor(run: Run) -> Manifest:
     """The PodMonitor of the workers' metrics, for the Prometheus operator."""
-    return child(run, POD_MONITORS, pod_monitor_name(run.name), component="monitoring") | {
+    return child(run, POD_MONITORS, workers_name(run.name), component="monitoring") | {
         "spec": {
             "selector": {"matchLabels": {INSTANCE_LABEL: run.name, RUN_UID_LABEL: run.uid}},
             "podTargetLabels": [INSTANCE_LABEL],
