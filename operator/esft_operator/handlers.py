@@ -3,15 +3,13 @@
 Handlers of events alone: kopf then writes no annotation and no finalizer of its own on anything.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import kopf
 
 from esft_operator.kinds import RUNS, WATCHED
 from esft_operator.names import GROUP, MANAGED_BY, MANAGED_BY_LABEL
 from esft_operator.service import Service
-
-_SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 
 
 def register(service: Service) -> kopf.OperatorRegistry:
@@ -50,7 +48,7 @@ def kopf_settings() -> kopf.OperatorSettings:
     """How kopf is to watch: only what is ours, from streams that are given up when nothing comes."""
     settings = kopf.OperatorSettings()
     for kind in WATCHED:
-        settings.watching.label_selectors[kind.api_version, kind.plural] = _SELECTOR
+        settings.watching.label_selectors[kind.api_version, kind.plural] = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 75

@@ -46,12 +46,7 @@ Entry = tuple[str, LogLine]  # name of a pod and a line of it
 
 
 def split_lines(pieces: Iterable[bytes], *, keep_rest: bool = True) -> Iterator[str]:
-    """Whole lines of what comes in pieces.
-
-    Args:
-        pieces: of a log.
-        keep_rest: take a last line that lacks its end for a line, too. A connection that broke may leave such a one.
-    """
+    """Whole lines of what comes in pieces; with `keep_rest`, a last one too whose end a broken connection kept back."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")

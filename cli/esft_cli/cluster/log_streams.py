@@ -33,12 +33,9 @@ class LogSource:
         self._last: dict[str, LogLine] = {}  # of each pod, the last line that was read
 
     def lines(self, pod: str, *, follow: bool, is_last: bool) -> Iterator[Entry]:
-        """Lines of a pod after the last one that was read.
+        """Lines of a pod after the last one that was read; with `follow`, also what is still to come.
 
-        Args:
-            pod: its name.
-            follow: go on with what is still to come.
-            is_last: nobody will read again, so a line that lacks its end is shown as it is.
+        With `is_last` nobody will read again, so a line that lacks its end is shown as it is.
 
         Raises:
             ClusterError: it cannot be read, or no longer.

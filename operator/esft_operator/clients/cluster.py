@@ -131,12 +131,8 @@ class Cluster:
     ) -> Iterator[bytes]:
         """What a container has written, as it comes: pieces of lines, each line with its time in front.
 
-        Args:
-            namespace: of the pod.
-            pod: its name.
-            container: its name in the pod.
-            follow: go on until the container ends, or says nothing for `LOG_SILENCE_SECONDS`.
-            since: leave out what was written in whole seconds before.
+        With `follow` it goes on until the container ends, or says nothing for `LOG_SILENCE_SECONDS`; what was written
+        in whole seconds before `since` is left out.
 
         Raises:
             ClusterError: it cannot be read, or no longer.

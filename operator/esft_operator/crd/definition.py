@@ -38,11 +38,9 @@ def definition() -> dict[str, Any]:
             },
         },
         "additionalPrinterColumns": [
-            *({"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS),
-            *(
-                {"name": name, "type": kind, "jsonPath": path, "priority": 1}
-                for name, kind, path in WIDE_COLUMNS
-            ),
+            {"name": name, "type": kind, "jsonPath": path} | priority
+            for columns, priority in ((COLUMNS, {}), (WIDE_COLUMNS, {"priority": 1}))
+            for name, kind, path in columns
         ],
     }
     return {

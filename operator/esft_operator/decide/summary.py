@@ -23,14 +23,7 @@ _WORKING: Final = frozenset({words.ALL_READY, words.STARTING})  # its reasons wh
 def status_of(
     situation: Situation, *, outcome: report.Outcome | None, desired: int, clock: Clock
 ) -> ESFineTuneStatus:
-    """The status that the resource should have.
-
-    Args:
-        situation: the run as it is.
-        outcome: how it has ended; None while it goes on.
-        desired: workers wanted.
-        clock: its active time.
-    """
+    """The status that the resource should have; `outcome` is None while the run goes on, `desired` counts workers."""
     resource, run = situation.resource, situation.run
     state, ledger = situation.progress.state, situation.progress.ledger
     if outcome is not None and state is not None and state.finished:
@@ -101,10 +94,9 @@ def _phase_events(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator
 
 
 def _worker_events(old: Condition | None, new: Condition) -> Iterator[Event]:
-    was_problem = old is not None and old.reason in WORKER_PROBLEMS
     if new.reason in WORKER_PROBLEMS and (old is None or old.reason != new.reason):
         yield Event(new.reason, new.message, warning=True)
-    elif was_problem and old is not None and new.reason in _WORKING:
+    elif old is not None and old.reason in WORKER_PROBLEMS and new.reason in _WORKING:
         yield Event("WorkersRecovered", f"No longer: {old.reason}.")
 
 

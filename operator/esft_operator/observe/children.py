@@ -27,7 +27,6 @@ class Child:
     """An object that bears one of our names.
 
     Attributes:
-        uid: its own.
         owner: uid of its controller; None where it has none.
         terminating: whether it is being deleted.
     """
@@ -101,7 +100,6 @@ class PodView:
         ready: whether its worker runs and is ready.
         ended: whether it has succeeded or failed.
         terminating: whether it is being deleted.
-        created_at: when it was made.
         problem: reason and message when it will not start, or has failed.
         exit_code: of the worker, once it has ended.
     """

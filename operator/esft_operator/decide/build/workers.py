@@ -36,12 +36,7 @@ _NO_BACKOFF_LIMIT: Final = 2**31 - 1
 
 
 def job(run: Run, defaults: WorkerDefaults, *, parallelism: int) -> Manifest:
-    """The Job of workers.
-
-    Args:
-        run: the run.
-        defaults: what pods get unless the run says otherwise.
-        parallelism: pods to keep.
+    """The Job of workers, which keeps `parallelism` pods.
 
     Raises:
         SpecError: no pod can do what the specification says.
