@@ -18,7 +18,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -172,13 +172,13 @@ class RunFolder:
         append_line(self.path / "history.jsonl", line.to_json())
 
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
-        """Add the line of the final weights, which no record holds."""
+        """Add what no record holds of the final weights: their line in the history, and that they are saved."""
         del self.history[len(self.log) :]
         if evaluation is not None or kl_divergence is not None:
             self.history.append(
                 HistoryLine(len(self.log), fitness=None, evaluation=evaluation, kl_divergence=kl_divergence)
             )
-        self.ledger = self.ledger.measured(evaluation, len(self.log))
+        self.ledger = replace(self.ledger.measured(evaluation, len(self.log)), checkpoint=len(self.log))
         self._rewrite_history()
 
     def worked(self, seconds: float, *, save: bool = False) -> None:
