@@ -122,16 +122,6 @@ class RunFolder:
         """Where the logs of workers and of the runner are."""
         return self.path / "logs"
 
-    @property
-    def model(self) -> Path:
-        """Where the tuned model is once the run has succeeded."""
-        return self.path / "model"
-
-    @property
-    def picture(self) -> Path:
-        """Where the curve of the run is drawn."""
-        return self.path / "fitness.png"
-
     def finished(self) -> Summary | None:
         """The summary of a run that has nothing left to do; None when there is something."""
         if self.saved is None:
@@ -189,7 +179,7 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json, the last file of a session."""
-        write_atomically(self.path / "summary.json", summary.to_json())
+        write_atomically(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
     def _save_state(self) -> None:
         self._saved_wall_seconds = self.wall_seconds

@@ -70,7 +70,7 @@ class Reporter:
         standing = report.Standing(
             outcome=outcome,
             suspended=suspended,
-            started=before.start_time is not None or ready > 0 or ledger.generation > 0,
+            started=report.has_started(before, ledger, ready=ready),
             redis_problem=redis_problem,
             workers=report.workers_verdict(ready=ready, desired=desired, problem=next(iter(problems), None)),
             clock=Clock(self._seconds_before, self._began) if goes_on else Clock(folder.wall_seconds, None),

@@ -359,10 +359,10 @@ def _conclude(folder: RunFolder, snapshot: Snapshot, reporter: Reporter) -> Sequ
     """Leave the results in the folder; what people should know besides."""
     notes = []
     if snapshot.phase == SUCCEEDED:
-        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.model)
+        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.path / "model")
     if folder.history:
         try:
-            draw(folder.history, title=picture_title(folder.spec), path=folder.picture)
+            draw(folder.history, title=picture_title(folder.spec), path=folder.path / "fitness.png")
         except PictureError as error:
             notes.append(str(error))
     reporter.save(snapshot)

@@ -109,43 +109,27 @@ class Executor:
 
     def write_status(self, resource: Resource, status: Manifest) -> Manifest:
         """Write the whole status; what is not in it goes."""
-        return self._cluster.apply(
-            {
-                "apiVersion": RUNS.api_version,
-                "kind": RUNS.name,
-                "metadata": resource.about,
-                "status": status,
-            },
-            force=True,
-            subresource="status",
-        )
+        manifest = RUNS.type_meta | {"metadata": resource.about, "status": status}
+        return self._cluster.apply(manifest, force=True, subresource="status")
 
     def post(self, resource: Resource, event: Event) -> None:
         """Post an Event; a lost one is no reason to fail."""
-        now = timestamp(datetime.now(UTC))
+        now, version = timestamp(datetime.now(UTC)), {"resourceVersion": resource.version}
+        manifest = EVENTS.type_meta | {
+            "metadata": {"generateName": f"{resource.name}.", "namespace": resource.namespace},
+            "involvedObject": RUNS.type_meta | resource.about | version,
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": FIELD_MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
         try:
-            self._cluster.create(
-                {
-                    "apiVersion": EVENTS.api_version,
-                    "kind": EVENTS.name,
-                    "metadata": {"generateName": f"{resource.name}.", "namespace": resource.namespace},
-                    "involvedObject": {
-                        "apiVersion": RUNS.api_version,
-                        "kind": RUNS.name,
-                        "resourceVersion": resource.version,
-                        **resource.about,
-                    },
-                    "type": "Warning" if event.warning else "Normal",
-                    "reason": event.reason,
-                    "message": event.message[:1024],
-                    "source": {"component": FIELD_MANAGER},
-                    "reportingComponent": FIELD_MANAGER,
-                    "reportingInstance": FIELD_MANAGER,
-                    "firstTimestamp": now,
-                    "lastTimestamp": now,
-                    "count": 1,
-                }
-            )
+            self._cluster.create(manifest)
         except ClusterError as error:
             logger.warning(
                 "event lost", extra={"about": resource.about, "reason": event.reason, "error": str(error)}

@@ -16,6 +16,11 @@ class Kind:
     api_version: str
     plural: str
 
+    @property
+    def type_meta(self) -> dict[str, str]:
+        """What a manifest of the kind, or a reference to such an object, begins with."""
+        return {"apiVersion": self.api_version, "kind": self.name}
+
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
         """URL path of an object, or of all of them in a namespace or (None) the cluster."""
         prefix = "/api" if "/" not in self.api_version else "/apis"

@@ -1,4 +1,4 @@
-"""What `esft logs` does: from the pods' log streams to lines on the terminal."""
+"""What `esft logs` does in a cluster: apart from its options, so that `esft --help` loads no client."""
 
 from functools import partial
 

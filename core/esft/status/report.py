@@ -125,6 +125,11 @@ class Standing:
         return "True", "AsExpected", "Everything the run needs is in place."
 
 
+def has_started(before: ESFineTuneStatus, ledger: Ledger, *, ready: int = 0) -> bool:
+    """Whether a worker has ever been ready, by the status so far, the log, and how many are now."""
+    return before.start_time is not None or ready > 0 or ledger.generation > 0
+
+
 def workers_verdict(*, ready: int, desired: int, problem: Reason | None) -> Verdict:
     """The condition WorkersReady; `problem` says why not all are ready, where there is a reason to worry."""
     if ready >= desired:

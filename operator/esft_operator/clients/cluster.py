@@ -80,8 +80,7 @@ class Cluster:
         if fields:
             query["fieldSelector"] = fields
         found = self._send("GET", kind.path(namespace), query=query)
-        name = found["kind"].removesuffix("List")  # which the items of a list do not say
-        return [{"apiVersion": kind.api_version, "kind": name, **item} for item in found["items"]]
+        return [kind.type_meta | item for item in found["items"]]  # which the items of a list do not say
 
     def create(self, manifest: Manifest) -> Manifest:
         """Create an object.

@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from esft.status import report
 from esft.status.clock import Clock
 from esft.status.report import Outcome
 from esft.status.words import COMPLETE, FAILED, GENERATIONS_DONE, INVALID_SPEC, SUCCEEDED
@@ -46,11 +47,8 @@ def deadlines(situation: Situation, clock: Clock) -> list[tuple[datetime, Outcom
 
 def has_started(situation: Situation) -> bool:
     """Whether a worker has ever been ready."""
-    return (
-        situation.resource.status.start_time is not None
-        or situation.observed.ready_pods > 0
-        or situation.progress.ledger.generation > 0
-    )
+    ledger, ready = situation.progress.ledger, situation.observed.ready_pods
+    return report.has_started(situation.resource.status, ledger, ready=ready)
 
 
 def is_to_continue(situation: Situation) -> bool:

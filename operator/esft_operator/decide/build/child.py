@@ -15,17 +15,9 @@ WORKER_COMPONENT: Final = "worker"
 
 def child(run: Run, kind: Kind, name: str, *, component: str = WORKER_COMPONENT) -> Manifest:
     """What every child begins with: type, name, labels and its one owner."""
-    owner = {
-        "apiVersion": RUNS.api_version,
-        "kind": RUNS.name,
-        "name": run.name,
-        "uid": run.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {
-        "apiVersion": kind.api_version,
-        "kind": kind.name,
+    identity = {"name": run.name, "uid": run.uid}
+    owner = RUNS.type_meta | identity | {"controller": True, "blockOwnerDeletion": True}
+    return kind.type_meta | {
         "metadata": {
             "name": name,
             "namespace": run.namespace,

@@ -1,4 +1,4 @@
-"""A run's own access to Redis, as a Secret."""
+"""A run's access to Redis as a Secret, so that its pods and KEDA need none of the operator's."""
 
 from typing import Final
 from urllib.parse import unquote, urlsplit

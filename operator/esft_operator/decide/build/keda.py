@@ -51,7 +51,7 @@ def scaled_object(run: Run) -> Manifest | None:
     }
     return manifest | {
         "spec": {
-            "scaleTargetRef": {"apiVersion": RUNS.api_version, "kind": RUNS.name, "name": run.name},
+            "scaleTargetRef": RUNS.type_meta | {"name": run.name},
             "minReplicaCount": workers.min_replicas,
             "maxReplicaCount": workers.max_replicas,
             "triggers": [trigger],
