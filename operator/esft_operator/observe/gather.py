@@ -73,8 +73,8 @@ class Gatherer:
         self._store = store
         self._follower = follower
         self._clock = clock
-        self._own_redis = Endpoint(settings.redis_url, credentials_key=settings.credentials_key)
-        self._other_redis: dict[str, Endpoint] = {}
+        self._operator_redis = Endpoint(settings.redis_url, credentials_key=settings.credentials_key)
+        self._user_redis: dict[str, Endpoint] = {}
         self._memories: dict[Key, _Memory] = {}
         self._kinds = (False, False)
         self._kinds_asked_at = _NEVER
@@ -186,7 +186,7 @@ class Gatherer:
     def _endpoint(self, resource: Resource) -> tuple[Endpoint | None, str | None]:
         """The run's Redis, or why it cannot be reached."""
         if resource.redis_secret is None:
-            return self._own_redis, None
+            return self._operator_redis, None
         name, key = resource.redis_secret
         secret = f"Secret {resource.namespace}/{name}"
         try:
@@ -202,7 +202,7 @@ class Gatherer:
         except (binascii.Error, UnicodeDecodeError):
             problem = f"key {key} of {secret} is not text. Fix: store the URL as text."
         else:
-            return self._other_redis.setdefault(url, Endpoint(url, credentials_key=None)), None
+            return self._user_redis.setdefault(url, Endpoint(url, credentials_key=None)), None
         return None, f"spec.redis.urlSecretRef: {problem}"
 
     def _optional_kinds(self) -> tuple[bool, bool]:

@@ -178,12 +178,16 @@ class Follower:
 
 def _is_news(before: Progress, after: Progress) -> bool:
     """Whether a status or an action may follow from the difference."""
+    return _telling(before) != _telling(after)
+
+
+def _telling(progress: Progress) -> tuple[object, ...]:
+    state = progress.state
     return (
-        before.ledger.generation != after.ledger.generation
-        or before.asked != after.asked
-        or before.problem != after.problem
-        or (before.state is None) != (after.state is None)
-        or (before.state is not None and after.state is not None and before.state.phase != after.state.phase)
+        progress.ledger.generation,
+        progress.asked,
+        progress.problem,
+        None if state is None else state.phase,
     )
 
 
