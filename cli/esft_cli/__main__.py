@@ -1,4 +1,4 @@
-"""`python -m esft_cli`."""
+"""So that `python -m esft_cli` is `esft`, also where no script is on PATH."""
 
 from esft_cli.app import main
 

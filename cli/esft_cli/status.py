@@ -1,20 +1,12 @@
 """`esft status`: how far a run is, wherever it goes on."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from esft_cli.extras import needs
 from esft_cli.options import Context, Namespace, NotInAClusterError, Target, is_folder
-
-
-class Format(StrEnum):
-    """How to print: for people or for programs."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 def status(
@@ -26,11 +18,11 @@ def status(
         bool, typer.Option("--watch", "-w", help="In a cluster: go on showing it until the run is over.")
     ] = False,
     output: Annotated[
-        Format, typer.Option("--output", "-o", help="For people or for programs.")
-    ] = Format.TEXT,
+        Literal["text", "json"], typer.Option("--output", "-o", help="For people or for programs.")
+    ] = "text",
 ) -> None:
     """Show how far a run is, on this machine or in a cluster."""
-    as_json = output is Format.JSON
+    as_json = output == "json"
     if not is_folder(target, namespace=namespace, context=context):
         with needs("operator", command="status"):
             from esft_cli.cluster.status import show_status
@@ -43,11 +35,7 @@ def status(
             f"--watch: {target} is a folder; `esft run` shows a run on this machine while it goes on. "
             "Fix: leave --watch out, or give --namespace for a run in a cluster"
         )
-    _local_status(Path(target), as_json=as_json)
-
-
-def _local_status(folder: Path, *, as_json: bool) -> None:
     from esft_cli.screens import show_once
     from esft_local.status import read_status
 
-    show_once(read_status(folder), as_json=as_json)
+    show_once(read_status(Path(target)), as_json=as_json)

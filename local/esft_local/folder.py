@@ -18,7 +18,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -122,16 +122,6 @@ class RunFolder:
         """Where the logs of workers and of the runner are."""
         return self.path / "logs"
 
-    @property
-    def model(self) -> Path:
-        """Where the tuned model is once the run has succeeded."""
-        return self.path / "model"
-
-    @property
-    def picture(self) -> Path:
-        """Where the curve of the run is drawn."""
-        return self.path / "fitness.png"
-
     def finished(self) -> Summary | None:
         """The summary of a run that has nothing left to do; None when there is something."""
         if self.saved is None:
@@ -172,13 +162,13 @@ class RunFolder:
         append_line(self.path / "history.jsonl", line.to_json())
 
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
-        """Add the line of the final weights, which no record holds."""
+        """Add what no record holds of the final weights: their line in the history, and that they are saved."""
         del self.history[len(self.log) :]
         if evaluation is not None or kl_divergence is not None:
             self.history.append(
                 HistoryLine(len(self.log), fitness=None, evaluation=evaluation, kl_divergence=kl_divergence)
             )
-        self.ledger = self.ledger.measured(evaluation, len(self.log))
+        self.ledger = replace(self.ledger.measured(evaluation, len(self.log)), checkpoint=len(self.log))
         self._rewrite_history()
 
     def worked(self, seconds: float, *, save: bool = False) -> None:
@@ -189,7 +179,7 @@ class RunFolder:
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json, the last file of a session."""
-        write_atomically(self.path / "summary.json", summary.to_json())
+        write_atomically(self.path / "summary.json", summary.model_dump_json(indent=2) + "\n")
 
     def _save_state(self) -> None:
         self._saved_wall_seconds = self.wall_seconds
@@ -269,10 +259,9 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _refuse_foreign_content(path: Path) -> None:
-    own = {"lock", "spec.yaml", "history.jsonl", "logs", "checkpoints"}
-    foreign = sorted(
-        each.name for each in path.iterdir() if each.name not in own and not each.name.startswith(".")
-    )
+    known = {"lock", "spec.yaml", "history.jsonl", "logs", "checkpoints"}
+    names = {entry.name for entry in path.iterdir()} - known
+    foreign = sorted(name for name in names if not name.startswith("."))
     if foreign:
         raise RunFolderError(
             f"{path}: not empty ({foreign[0]}) and not the folder of a run. Fix: choose another with --output"

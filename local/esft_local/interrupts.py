@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM as something that a loop asks about, not an exception in the middle of a write."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 from esft.errors import EXIT_DRAINED, EXIT_INTERRUPTED
@@ -21,9 +21,7 @@ class Interrupts:
             self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     @property

@@ -92,8 +92,6 @@ def _draw_fitness(axes: "Axes", history: Sequence[HistoryLine]) -> None:
     marker = "o" if len(lines) == 1 else None
     axes.plot(generations, mean, color=_FITNESS, linewidth=1.6, marker=marker, label="mean of the population")
     axes.set_title("Fitness (mean training reward)", fontsize=9.5, loc="left")
-    axes.set_xlabel("generation", fontsize=8.5)
-    axes.legend(fontsize=7.5, frameon=False, loc="best")
 
 
 def _draw_score(axes: "Axes", history: Sequence[HistoryLine]) -> None:
@@ -113,8 +111,6 @@ def _draw_score(axes: "Axes", history: Sequence[HistoryLine]) -> None:
     )
     axes.margins(y=0.15)
     axes.set_title("Held-out score", fontsize=9.5, loc="left")
-    axes.set_xlabel("generation", fontsize=8.5)
-    axes.legend(fontsize=7.5, frameon=False, loc="best")
 
 
 def _scores(history: Sequence[HistoryLine]) -> list[tuple[int, float]]:
@@ -129,6 +125,8 @@ def _scores(history: Sequence[HistoryLine]) -> list[tuple[int, float]]:
 def _tidy(axes: "Axes") -> None:
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
+    axes.set_xlabel("generation", fontsize=8.5)
+    axes.legend(fontsize=7.5, frameon=False, loc="best")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", linewidth=0.5, alpha=0.4)
     axes.tick_params(labelsize=8)

@@ -67,16 +67,16 @@ class Reporter:
         ready = sum(worker.state == "ready" for worker in workers)
         desired = self._size - sum(worker.state in _LEFT for worker in workers)
         problems = [(worker.problem.reason, worker.problem.message) for worker in workers if worker.problem]
-        stage = report.Stage(
+        standing = report.Standing(
             outcome=outcome,
             suspended=suspended,
-            started=before.start_time is not None or ready > 0 or ledger.generation > 0,
+            started=report.has_started(before, ledger, ready=ready),
             redis_problem=redis_problem,
             workers=report.workers_verdict(ready=ready, desired=desired, problem=next(iter(problems), None)),
             clock=Clock(self._seconds_before, self._began) if goes_on else Clock(folder.wall_seconds, None),
         )
         self._status = report.status_of(
-            stage,
+            standing,
             ledger,
             folder.spec.spec,
             before=before,

@@ -20,13 +20,7 @@ from typing import Any
 
 import redis
 
-from esft.errors import (
-    EXIT_FINISHED,
-    EXIT_INTERNAL,
-    EXIT_SPEC,
-    QueueUnavailableError,
-    RunNotFoundError,
-)
+from esft.errors import EXIT_FINISHED, QueueUnavailableError, RunNotFoundError
 from esft.generation import opened
 from esft.policy import Policy
 from esft.queue import RunQueue, RunState, connect
@@ -34,7 +28,7 @@ from esft.records import Evaluation
 from esft.spec import ESFineTune, fingerprint
 from esft.status.report import Outcome, Reason
 from esft.status.snapshot import Snapshot
-from esft.status.words import FAILED, INVALID_SPEC, SUCCEEDED
+from esft.status.words import FAILED, SUCCEEDED, WORKERS_FAILED
 from esft_local.devices import worker_environments
 from esft_local.folder import RunFolder
 from esft_local.interrupts import Interrupts
@@ -44,7 +38,7 @@ from esft_local.redis_server import EmbeddedRedis
 from esft_local.reporter import Reporter, View
 from esft_local.summary import Summary
 from esft_local.worker_log import LogTail, describe, stage_seconds
-from esft_local.workers import Failure, WorkerPool
+from esft_local.workers import WorkerPool
 
 _CONNECT_PATIENCE_SECONDS = 10.0
 _COMMAND_PATIENCE_SECONDS = 1.0  # short, so that the loop can be interrupted
@@ -250,16 +244,13 @@ class _Session:
         elif state.finished:
             self._read_log()
         elif failure is not None:
-            return self._fail(failure)
+            return self._fail(*failure)
         elif workers_are_done:
-            return self._fail(Failure(EXIT_INTERNAL, "all workers ended although the run is not finished"))
+            return self._fail(WORKERS_FAILED, "all workers ended although the run is not finished")
         return state
 
-    def _fail(self, failure: Failure) -> RunState:
-        reason = INVALID_SPEC if failure.exit_code == EXIT_SPEC else "WorkersFailed"
-        return self._queue.finish(
-            phase=FAILED, reason=reason, message=failure.message, ttl_seconds=_TTL_SECONDS
-        )
+    def _fail(self, reason: str, message: str) -> RunState:
+        return self._queue.finish(phase=FAILED, reason=reason, message=message, ttl_seconds=_TTL_SECONDS)
 
     def _read_log(self, *, block_milliseconds: int = 0) -> bool:
         """Copy what is new; whether there was anything."""
@@ -368,10 +359,10 @@ def _conclude(folder: RunFolder, snapshot: Snapshot, reporter: Reporter) -> Sequ
     """Leave the results in the folder; what people should know besides."""
     notes = []
     if snapshot.phase == SUCCEEDED:
-        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.model)
+        publish_model(checkpoint_path(folder.checkpoints, len(folder.log)), folder.path / "model")
     if folder.history:
         try:
-            draw(folder.history, title=picture_title(folder.spec), path=folder.picture)
+            draw(folder.history, title=picture_title(folder.spec), path=folder.path / "fitness.png")
         except PictureError as error:
             notes.append(str(error))
     reporter.save(snapshot)

@@ -13,7 +13,7 @@ from esft.document import load
 from esft.spec import ESFineTune
 from esft.status import ESFineTuneStatus, WorkersStatus, words
 from esft.status.ledger import Ledger
-from esft.status.report import Stage, progress_of
+from esft.status.report import Standing, has_started, progress_of
 from esft.status.snapshot import Snapshot
 from esft_local.files import RunFolderError
 from esft_local.folder import in_use, read_history, read_state
@@ -42,14 +42,14 @@ def read_status(path: Path) -> Snapshot:
         progress = progress_of(ledger, planned=spec.spec.evolution.generations, over=False)
         changes = {"progress": progress, "fitness": ledger.fitness, "evaluation": ledger.score}
     if saved is None or not is_held:
-        started = before.start_time is not None or ledger.generation > 0
-        stage = Stage(suspended=None if is_held else _KILLED, started=started)
+        suspended = None if is_held else _KILLED
+        standing = Standing(suspended=suspended, started=has_started(before, ledger))
         last_said = (path / ("run.json" if saved is None else STATUS_FILE)).stat().st_mtime
         now = datetime.fromtimestamp(last_said, UTC)
         changes |= {
             "observed_generation": state["generation"],
-            "phase": stage.phase,
-            "conditions": stage.conditions(before=before, generation=state["generation"], now=now),
+            "phase": standing.phase,
+            "conditions": standing.conditions(before=before, generation=state["generation"], now=now),
             "workers": WorkersStatus(desired=0, ready=0, selector=""),
             "active_since": None,
             "active_seconds": state["wall_seconds"],

@@ -97,7 +97,3 @@ class Summary(BaseModel):
             workers=workers,
             seed=spec.spec.evolution.seed,
         )
-
-    def to_json(self) -> str:
-        """The text of summary.json."""
-        return self.model_dump_json(indent=2) + "\n"

@@ -18,16 +18,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from esft.errors import (
-    EXIT_DRAINED,
-    EXIT_FINISHED,
-    EXIT_INTERNAL,
-    EXIT_SPEC,
-    QueueUnavailableError,
-    RunNotFoundError,
-)
+from esft.errors import EXIT_DRAINED, EXIT_FINISHED, EXIT_SPEC, QueueUnavailableError, RunNotFoundError
+from esft.status.report import Reason
 from esft.status.snapshot import Problem, Worker
-from esft.status.words import WORKERS_FAILING
+from esft.status.words import INVALID_SPEC, WORKERS_FAILED, WORKERS_FAILING
 from esft_local.worker_log import last_error
 
 _CRASHES_WITHOUT_PROGRESS = 5
@@ -35,14 +29,6 @@ _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _STATES = {EXIT_FINISHED: "done", EXIT_DRAINED: "drained"}  # how one that was asked to end has left
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the run cannot go on: an exit code of esft.errors and one line for people."""
-
-    exit_code: int
-    message: str
 
 
 @dataclass(slots=True)
@@ -121,11 +107,6 @@ class WorkerPool:
         """The log of each worker."""
         return [slot.log for slot in self._slots]
 
-    @property
-    def size(self) -> int:
-        """How many workers there are to be."""
-        return len(self._slots)
-
     def workers(self, registered: Container[str]) -> list[Worker]:
         """Each worker that was ever started, as it is now; `registered` names those that Redis knows."""
         return [slot.seen(registered) for slot in self._slots if slot.state]
@@ -143,7 +124,7 @@ class WorkerPool:
         for slot in self._slots:
             self._spawn(slot)
 
-    def poll(self, progress: int) -> Failure | None:
+    def poll(self, progress: int) -> Reason | None:
         """Notice workers that ended and start those that are due.
 
         Args:
@@ -207,7 +188,7 @@ class WorkerPool:
                 start_new_session=True,  # Ctrl-C is for the runner alone, which then drains
             )
 
-    def _ended(self, slot: _Slot) -> Failure | None:
+    def _ended(self, slot: _Slot) -> Reason | None:
         process, slot.process = slot.process, None
         assert process is not None  # noqa: S101 - for the type checker; the caller polled it
         if process.stdin is not None:
@@ -225,9 +206,9 @@ class WorkerPool:
         if code != EXIT_SPEC and slot.crashes < _CRASHES_WITHOUT_PROGRESS:
             return None
         if code == EXIT_SPEC:
-            return Failure(EXIT_SPEC, message)
+            return INVALID_SPEC, message
         crashes = f"{name} ended {slot.crashes} times without progress, last with {_exit_in_words(code)}"
-        return Failure(EXIT_INTERNAL, f"{crashes}: {message} (see {slot.log})")
+        return WORKERS_FAILED, f"{crashes}: {message} (see {slot.log})"
 
     def _hand_leases_back(self) -> None:
         while self._departed:

@@ -5,10 +5,10 @@ A child is never taken over: before the first apply it is looked at, and what ha
 
 import logging
 from datetime import UTC, datetime
-from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
-from esft_operator.clients.cluster import JOBS, RUNS, AlreadyExistsError, Cluster, ClusterError, kind_of
+from esft.status.clock import timestamp
+from esft_operator.clients.cluster import AlreadyExistsError, Cluster, ClusterError
 from esft_operator.clients.credentials import run_url
 from esft_operator.clients.redis_endpoint import Endpoint
 from esft_operator.decide import build
@@ -26,15 +26,14 @@ from esft_operator.decide.actions import (
     ReopenRun,
     SetPolicy,
 )
-from esft_operator.names import FIELD_MANAGER, FINALIZER, GROUP, VERSION
+from esft_operator.kinds import EVENTS, JOBS, RUNS, kind_of
+from esft_operator.names import FIELD_MANAGER, FINALIZER
 from esft_operator.observe.children import owner_of
 from esft_operator.observe.situation import Resource
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
-
-_API_VERSION: Final = f"{GROUP}/{VERSION}"
 
 
 class ForeignChildError(EsftError):
@@ -49,7 +48,6 @@ class Executor:
     """What actions are carried out with."""
 
     def __init__(self, cluster: Cluster, settings: OperatorSettings) -> None:
-        """Use a cluster; the settings have the operator's Redis."""
         self._cluster = cluster
         self._settings = settings
 
@@ -111,49 +109,27 @@ class Executor:
 
     def write_status(self, resource: Resource, status: Manifest) -> Manifest:
         """Write the whole status; what is not in it goes."""
-        return self._cluster.apply(
-            {
-                "apiVersion": _API_VERSION,
-                "kind": "ESFineTune",
-                "metadata": {
-                    "name": resource.name,
-                    "namespace": resource.namespace,
-                    "uid": resource.uid,
-                },
-                "status": status,
-            },
-            force=True,
-            subresource="status",
-        )
+        manifest = RUNS.type_meta | {"metadata": resource.about, "status": status}
+        return self._cluster.apply(manifest, force=True, subresource="status")
 
     def post(self, resource: Resource, event: Event) -> None:
         """Post an Event; a lost one is no reason to fail."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now, version = timestamp(datetime.now(UTC)), {"resourceVersion": resource.version}
+        manifest = EVENTS.type_meta | {
+            "metadata": {"generateName": f"{resource.name}.", "namespace": resource.namespace},
+            "involvedObject": RUNS.type_meta | resource.about | version,
+            "type": "Warning" if event.warning else "Normal",
+            "reason": event.reason,
+            "message": event.message[:1024],
+            "source": {"component": FIELD_MANAGER},
+            "reportingComponent": FIELD_MANAGER,
+            "reportingInstance": FIELD_MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
         try:
-            self._cluster.create(
-                {
-                    "apiVersion": "v1",
-                    "kind": "Event",
-                    "metadata": {"generateName": f"{resource.name}.", "namespace": resource.namespace},
-                    "involvedObject": {
-                        "apiVersion": _API_VERSION,
-                        "kind": "ESFineTune",
-                        "name": resource.name,
-                        "namespace": resource.namespace,
-                        "uid": resource.uid,
-                        "resourceVersion": resource.version,
-                    },
-                    "type": "Warning" if event.warning else "Normal",
-                    "reason": event.reason,
-                    "message": event.message[:1024],
-                    "source": {"component": FIELD_MANAGER},
-                    "reportingComponent": FIELD_MANAGER,
-                    "reportingInstance": FIELD_MANAGER,
-                    "firstTimestamp": now,
-                    "lastTimestamp": now,
-                    "count": 1,
-                }
-            )
+            self._cluster.create(manifest)
         except ClusterError as error:
             logger.warning(
                 "event lost", extra={"about": resource.about, "reason": event.reason, "error": str(error)}
@@ -164,7 +140,7 @@ class Executor:
         now = self._cluster.get(RUNS, resource.namespace, resource.name)
         if now is None or now["metadata"]["uid"] != resource.uid:
             return None
-        others = [each for each in now["metadata"].get("finalizers") or () if each != FINALIZER]
+        others = [name for name in now["metadata"].get("finalizers") or () if name != FINALIZER]
         patch = {
             "metadata": {
                 "finalizers": [*others, FINALIZER] if present else others,
@@ -198,8 +174,9 @@ class Executor:
 
 def _foreign(manifest: Manifest, found: Manifest) -> str:
     kind, name = manifest["kind"], manifest["metadata"]["name"]
-    owners = [f"{each['kind']} {each['name']}" for each in found["metadata"].get("ownerReferences") or ()]
-    if "deletionTimestamp" in found["metadata"] or "ESFineTune" in " ".join(owners):
+    references = found["metadata"].get("ownerReferences") or ()
+    owners = [f"{owner['kind']} {owner['name']}" for owner in references]
+    if "deletionTimestamp" in found["metadata"] or RUNS.name in " ".join(owners):
         return f"{kind} {name} of a run before this one has not gone yet; this run begins when it has."
     owner = f"belongs to {owners[0]}" if owners else "belongs to nobody"
     return (

@@ -3,43 +3,52 @@
 Handlers of events alone: kopf then writes no annotation and no finalizer of its own on anything.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 import kopf
 
-from esft_operator.names import GROUP, MANAGED_BY, MANAGED_BY_LABEL, PLURAL, VERSION
+from esft_operator.kinds import RUNS, WATCHED
+from esft_operator.names import GROUP, MANAGED_BY, MANAGED_BY_LABEL
 from esft_operator.service import Service
-
-_CHILDREN: Final = (
-    ("batch", "v1", "jobs"),
-    ("v1", "pods"),
-    ("v1", "configmaps"),
-    ("v1", "persistentvolumeclaims"),
-)
-_SELECTOR: Final = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
-
-Handler = Callable[..., Awaitable[None]]
 
 
 def register(service: Service) -> kopf.OperatorRegistry:
     """A registry with every handler; they call the service."""
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
-    kopf.on.startup(registry=registry, id="start")(_start(service))
-    kopf.on.cleanup(registry=registry, id="stop")(_stop(service))
-    kopf.on.probe(registry=registry, id="reconciling", errors=kopf.ErrorsMode.PERMANENT)(_probe(service))
-    kopf.on.event(GROUP, VERSION, PLURAL, registry=registry, id="resource")(_resource(service))
-    for child in _CHILDREN:
-        kopf.on.event(*child, registry=registry, id="child")(_child(service))
+
+    @kopf.on.startup(registry=registry, id="start")
+    async def start(**_: Any) -> None:
+        service.start()
+
+    @kopf.on.cleanup(registry=registry, id="stop")
+    async def stop(**_: Any) -> None:
+        await service.stop()
+
+    @kopf.on.probe(registry=registry, id="reconciling", errors=kopf.ErrorsMode.PERMANENT)
+    async def probe(**_: Any) -> str:
+        problem = service.problem()
+        if problem is not None:
+            raise kopf.PermanentError(problem)
+        return "ok"
+
+    @kopf.on.event(RUNS.api_version, RUNS.plural, registry=registry, id="resource")
+    async def resource(event: kopf.RawEvent, **_: Any) -> None:
+        service.saw_resource(event["type"], event["object"])
+
+    async def child(event: kopf.RawEvent, **_: Any) -> None:
+        service.saw_child(event["type"], event["object"])
+
+    for kind in WATCHED:
+        kopf.on.event(kind.api_version, kind.plural, registry=registry, id="child")(child)
     return registry
 
 
 def kopf_settings() -> kopf.OperatorSettings:
     """How kopf is to watch: only what is ours, from streams that are given up when nothing comes."""
     settings = kopf.OperatorSettings()
-    for child in _CHILDREN:
-        settings.watching.label_selectors[child] = _SELECTOR
+    for kind in WATCHED:
+        settings.watching.label_selectors[kind.api_version, kind.plural] = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
     settings.watching.server_timeout = 300
     settings.watching.connect_timeout = 10
     settings.watching.inactivity_timeout = 75
@@ -58,41 +67,3 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 def _login(**arguments: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**arguments) or kopf.login_with_kubeconfig(**arguments)
-
-
-def _start(service: Service) -> Handler:
-    async def start(**_: Any) -> None:
-        service.start()
-
-    return start
-
-
-def _stop(service: Service) -> Handler:
-    async def stop(**_: Any) -> None:
-        await service.stop()
-
-    return stop
-
-
-def _probe(service: Service) -> Callable[..., Awaitable[str]]:
-    async def probe(**_: Any) -> str:
-        problem = service.problem()
-        if problem is not None:
-            raise kopf.PermanentError(problem)
-        return "ok"
-
-    return probe
-
-
-def _resource(service: Service) -> Handler:
-    async def resource(event: kopf.RawEvent, **_: Any) -> None:
-        service.saw_resource(event["type"], event["object"])
-
-    return resource
-
-
-def _child(service: Service) -> Handler:
-    async def child(event: kopf.RawEvent, **_: Any) -> None:
-        service.saw_child(event["type"], event["object"])
-
-    return child

@@ -5,18 +5,20 @@ The series of a run go when its resource goes. The registry is the caller's.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from esft.queue import Entry, RunState
 from esft.records import UpdateRecord
 from esft.status import ESFineTuneStatus, Phase
+from esft_operator.names import Key
 
-Key = tuple[str, str]
+_Series = TypeVar("_Series", bound=MetricWrapperBase)
 
 _RUN: Final = ("namespace", "name")
 _GENERATION_BUCKETS: Final = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200)
@@ -27,41 +29,40 @@ class OperatorMetrics:
     """All series, and what moves them."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the series."""
+        self._by_run: list[MetricWrapperBase] = []
 
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"esfinetune_{name}", text, [*_RUN, *labels], registry=registry)
+        def of_run(kind: type[_Series], name: str, text: str, *labels: str, **options: Any) -> _Series:
+            series = kind(f"esfinetune_{name}", text, [*_RUN, *labels], registry=registry, **options)
+            self._by_run.append(series)
+            return series
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(f"esfinetune_{name}", text, _RUN, registry=registry)
-
-        self._generation = gauge("generation", "The open generation: updates made so far.")
-        self._planned = gauge("generations_total_planned", "Updates to make.")
-        self._fitness = gauge("fitness", "Fitness of the members of the latest closed generation.", "stat")
-        self._score = gauge("evaluation_score", "Held-out score of the latest evaluation.", "split")
-        self._duration = Histogram(
-            "esfinetune_generation_duration_seconds",
+        self._generation = of_run(Gauge, "generation", "The open generation: updates made so far.")
+        self._planned = of_run(Gauge, "generations_total_planned", "Updates to make.")
+        self._fitness = of_run(
+            Gauge, "fitness", "Fitness of the members of the latest closed generation.", "stat"
+        )
+        self._score = of_run(Gauge, "evaluation_score", "Held-out score of the latest evaluation.", "split")
+        self._duration = of_run(
+            Histogram,
+            "generation_duration_seconds",
             "Time from a generation's opening to its commit.",
-            _RUN,
             buckets=_GENERATION_BUCKETS,
-            registry=registry,
         )
-        self._divergence = gauge("kl_divergence", "KL divergence from the base model, nats a token.")
-        self._norm = gauge("update_norm", "Euclidean norm of the latest update.")
-        self._drift = gauge("weight_drift", "Distance from the base model, as a part of its own norm.")
-        self._workers = gauge(
-            "workers", "Worker pods desired and ready; joined: registered in Redis.", "state"
+        self._divergence = of_run(Gauge, "kl_divergence", "KL divergence from the base model, nats a token.")
+        self._norm = of_run(Gauge, "update_norm", "Euclidean norm of the latest update.")
+        self._drift = of_run(
+            Gauge, "weight_drift", "Distance from the base model, as a part of its own norm."
         )
-        self._members = counter("members_evaluated", "Members whose fitness counts, of closed generations.")
-        self._expired = counter("leases_expired", "Leases that went to another worker.")
-        self._mismatches = counter("digest_mismatches", "Digests that differed from the agreed one.")
-        self._phase = gauge("phase", "1 for the phase the run is in, 0 for the others.", "phase")
+        self._workers = of_run(
+            Gauge, "workers", "Worker pods desired and ready; joined: registered in Redis.", "state"
+        )
+        self._members = of_run(
+            Counter, "members_evaluated", "Members whose fitness counts, of closed generations."
+        )
+        self._expired = of_run(Counter, "leases_expired", "Leases that went to another worker.")
+        self._mismatches = of_run(Counter, "digest_mismatches", "Digests that differed from the agreed one.")
+        self._phase = of_run(Gauge, "phase", "1 for the phase the run is in, 0 for the others.", "phase")
         self._totals: dict[tuple[Key, str], int] = {}
-        self._by_run: Sequence[Any] = (
-            *(self._generation, self._planned, self._fitness, self._score, self._duration),
-            *(self._divergence, self._norm, self._drift),
-            *(self._workers, self._members, self._expired, self._mismatches, self._phase),
-        )
         self._reconcile = Histogram(
             "esft_operator_reconcile_seconds",
             "Time a reconciliation took.",
@@ -131,7 +132,7 @@ class OperatorMetrics:
 
     def forget(self, key: Key) -> None:
         """Drop every series of a run."""
-        labels: Mapping[str, str] = dict(zip(_RUN, key, strict=True))
+        labels = dict(zip(_RUN, key, strict=True))
         for series in self._by_run:
             series.remove_by_labels(labels)
         for name in ("leases_expired", "digest_mismatches"):

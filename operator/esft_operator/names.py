@@ -6,9 +6,9 @@ uid too. So the operator finds its children again after any restart without havi
 
 from typing import Final
 
+Key = tuple[str, str]  # of a run: its namespace and its name
+
 GROUP: Final = "esfinetune.dev"
-VERSION: Final = "v1alpha1"
-PLURAL: Final = "esfinetunes"
 FINALIZER: Final = "esfinetune.dev/finalizer"
 MANAGER: Final = "esfinetune.dev/operator"  # the value of spec.managedBy that means this operator
 FIELD_MANAGER: Final = "esfinetune-operator"
@@ -24,8 +24,13 @@ WORKER_CONTAINER: Final = "worker"
 METRICS_PORT_NAME: Final = "metrics"
 
 
-def job_name(name: str) -> str:
-    """The Job of workers."""
+def about(key: Key) -> dict[str, str]:
+    """What a line of the operator's log says of the run that it is about."""
+    return {"namespace": key[0], "name": key[1]}
+
+
+def workers_name(name: str) -> str:
+    """The Job of workers, the PodMonitor of their metrics, KEDA's ScaledObject and its TriggerAuthentication."""
     return f"{name}-workers"
 
 
@@ -42,16 +47,6 @@ def volume_claim_name(name: str) -> str:
 def redis_secret_name(name: str, uid: str) -> str:
     """The Secret with the run's Redis credentials; the operator cannot read Secrets, so the name tells whose it is."""
     return f"{name}-redis-{uid[:8]}"
-
-
-def pod_monitor_name(name: str) -> str:
-    """The PodMonitor of the workers' metrics."""
-    return f"{name}-workers"
-
-
-def scaled_object_name(name: str) -> str:
-    """KEDA's ScaledObject and its TriggerAuthentication."""
-    return f"{name}-workers"
 
 
 def redis_user(uid: str) -> str:

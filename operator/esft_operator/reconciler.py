@@ -11,20 +11,20 @@ from datetime import UTC, datetime
 from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
+from esft.status.report import Reason
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
 from esft_operator.decide.actions import RemoveFinalizer, ReopenRun
 from esft_operator.decide.plan import Plan, plan
 from esft_operator.execute import Executor, ForeignChildError, WorkersLeavingError
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key
 from esft_operator.observe.gather import Gathered, Gatherer
 from esft_operator.observe.progress import Follower
-from esft_operator.observe.situation import Failure, Resource
+from esft_operator.observe.situation import Resource
 from esft_operator.observe.store import Store
 from esft_operator.settings import OperatorSettings
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 _DELETION_RETRY_SECONDS: Final = 2.0  # short, since a deletion has a deadline
 _NOW_SECONDS: Final = 0.1
@@ -32,7 +32,7 @@ _PASSING_TRIES: Final = 3  # failures of a passing kind before people hear of th
 
 
 class Reconciler:
-    """Brings every run to where it should be."""
+    """Brings every run to where it should be; `clock` tells the time."""
 
     def __init__(
         self,
@@ -44,7 +44,6 @@ class Reconciler:
         metrics: OperatorMetrics,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Put the parts together; `clock` tells the time."""
         self._store = store
         self._follower = follower
         self._metrics = metrics
@@ -150,11 +149,11 @@ def _is_worth_telling(error: EsftError, failures: int) -> bool:
     return not is_passing or failures >= _PASSING_TRIES
 
 
-def _failure_of(error: EsftError) -> Failure:
+def _failure_of(error: EsftError) -> Reason:
     reasons: dict[type[EsftError], str] = {
         ForeignChildError: "ChildConflict",
         InvalidError: "ChildRefused",
         ForbiddenError: "Forbidden",
         QueueUnavailableError: "RedisUnavailable",
     }
-    return Failure(reasons.get(type(error), "ReconcileFailed"), str(error))
+    return reasons.get(type(error), "ReconcileFailed"), str(error)

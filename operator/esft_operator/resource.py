@@ -57,6 +57,15 @@ class Run:
         )
 
 
+def without_nulls(value: Any) -> Any:
+    """A value as the API server would show it: null in an object is the same as absent."""
+    if isinstance(value, Mapping):
+        return {name: without_nulls(field) for name, field in value.items() if field is not None}
+    if isinstance(value, list):
+        return [without_nulls(entry) for entry in value]
+    return value
+
+
 def _parse(spec: Mapping[str, Any]) -> ESFineTuneSpec:
     try:
         return ESFineTuneSpec.model_validate(spec, by_alias=True, by_name=False)

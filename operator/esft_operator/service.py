@@ -12,15 +12,14 @@ from typing import Any, Final
 
 from esft_operator.clients.cluster import Cluster
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key
 from esft_operator.observe.progress import Follower
-from esft_operator.observe.store import Store
+from esft_operator.observe.store import Store, key_of
 from esft_operator.reconciler import Reconciler
 from esft_operator.settings import OperatorSettings
 from esft_operator.workqueue import WorkQueue
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 _CONCURRENCY: Final = 16
 _TOO_OLD_FACTOR: Final = 3.0
@@ -31,7 +30,6 @@ class Service:
     """Everything between kopf's events and the reconciler; methods belong to the event loop."""
 
     def __init__(self, settings: OperatorSettings, *, cluster: Cluster, metrics: OperatorMetrics) -> None:
-        """Put the parts together; nothing runs before `start`."""
         self._settings = settings
         self._metrics = metrics
         self._store = Store()
@@ -63,10 +61,9 @@ class Service:
 
     def saw_resource(self, event: str | None, body: Mapping[str, Any]) -> None:
         """A watch told of a resource."""
-        metadata = body["metadata"]
-        key = (metadata["namespace"], metadata["name"])
+        key = key_of(body)
         if event == "DELETED":
-            if self._store.drop_resource(key, metadata["uid"]):
+            if self._store.drop_resource(key, body["metadata"]["uid"]):
                 self._queue.forget(key)
                 self._reconciler.forget(key)
         elif self._store.put_resource(body):

@@ -10,10 +10,9 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from esft.errors import EsftError
+from esft_operator.names import Key, about
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
 
 _FIRST_DELAY_SECONDS: Final = 0.5
 _LONGEST_DELAY_SECONDS: Final = 10.0
@@ -94,7 +93,7 @@ class WorkQueue:
         except EsftError as error:
             self._retry(key, str(error))
         except Exception as error:
-            logger.exception("reconciling failed", extra={"about": _about(key)})
+            logger.exception("reconciling failed", extra={"about": about(key)})
             self._retry(key, repr(error))
         else:
             self._failures.pop(key, None)
@@ -107,9 +106,5 @@ class WorkQueue:
     def _retry(self, key: Key, reason: str) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2 ** min(failures - 1, _MOST_DOUBLINGS))
-        logger.warning("will try again", extra={"about": _about(key), "reason": reason, "seconds": delay})
+        logger.warning("will try again", extra={"about": about(key), "reason": reason, "seconds": delay})
         self.add(key, delay=delay)
-
-
-def _about(key: Key) -> dict[str, str]:
-    return {"namespace": key[0], "name": key[1]}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from crd import ROOT, definition
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, pydantic_s
 from esft.spec import ESFineTuneSpec
-from esft_operator.crd.schema import without_nulls
+from esft_operator.resource import without_nulls
 from rule_examples import EXAMPLES, MINE, VOLUME, Example, rules_told_by
 
 pytestmark = pytest.mark.integration

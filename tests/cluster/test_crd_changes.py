@@ -9,7 +9,7 @@ from kubernetes import client
 
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, pydantic_s
 from esft.spec import IMMUTABLE, ESFineTuneSpec, immutable_differences
-from esft_operator.crd.schema import without_nulls
+from esft_operator.resource import without_nulls
 
 pytestmark = pytest.mark.integration
 

@@ -55,9 +55,7 @@ class Watching:
         self.follower.follow(key, uid, self.endpoint, start=Ledger())
 
     def progress(self, key: tuple[str, str] = KEY, uid: str = UID) -> Progress:
-        found = self.follower.progress(key, uid)
-        assert found is not None
-        return found
+        return self.follower.follow(key, uid, self.endpoint, start=Ledger())
 
     def members(self) -> float | None:
         labels = {"namespace": KEY[0], "name": KEY[1]}

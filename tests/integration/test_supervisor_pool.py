@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from esft.errors import QueueUnavailableError
-from esft_local.workers import Failure, WorkerPool
+from esft.status.report import Reason
+from esft_local.workers import WorkerPool
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +46,7 @@ class Bench:
             raise QueueUnavailableError("away")
         self.left.append(name)
 
-    def poll_until(self, condition: Callable[[], object], *, progress: int = 0) -> Failure | None:
+    def poll_until(self, condition: Callable[[], object], *, progress: int = 0) -> Reason | None:
         deadline = time.monotonic() + 30
         while True:
             failure = self.pool.poll(progress)
@@ -116,8 +117,9 @@ def test_a_crash_loop_backs_off_and_then_fails_with_the_last_words(bench: Bench)
     assert waits == [0.5, 1.0, 2.0]
     failure = bench.poll_until(lambda: False)
     assert failure is not None
-    assert failure.exit_code == 70
-    assert failure.message.startswith(
+    reason, message = failure
+    assert reason == "WorkersFailed"
+    assert message.startswith(
         "worker-1.4 ended 5 times without progress, last with exit code 70: out of luck"
     )
 
@@ -134,7 +136,7 @@ def test_progress_forgives_crashes(bench: Bench) -> None:
 def test_a_spec_that_cannot_work_fails_at_once(bench: Bench) -> None:
     bench.script["worker-0"] = shell("""echo '{"level": "error", "event": "no such task"}' >&2; exit 64""")
     bench.pool.start()
-    assert bench.poll_until(lambda: False) == Failure(64, "no such task")
+    assert bench.poll_until(lambda: False) == ("InvalidSpec", "no such task")
 
 
 def test_finished_workers_stay_finished(bench: Bench) -> None:

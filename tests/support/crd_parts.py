@@ -12,8 +12,9 @@ from kubernetes import client
 
 from crd import MANIFEST, ROOT
 from esft.spec import ESFineTuneSpec
-from esft_operator.crd.definition import GROUP, PLURAL, VERSION
-from esft_operator.crd.schema import without_nulls
+from esft_operator.crd.definition import GROUP, VERSION
+from esft_operator.kinds import RUNS
+from esft_operator.resource import without_nulls
 from kube_parts import wait_until
 
 Spec = dict[str, Any]
@@ -44,7 +45,7 @@ def install_crd(api: client.ApiClient) -> None:
 
     def served() -> bool:
         try:
-            client.CustomObjectsApi(api).list_cluster_custom_object(GROUP, VERSION, PLURAL, limit=1)
+            client.CustomObjectsApi(api).list_cluster_custom_object(GROUP, VERSION, RUNS.plural, limit=1)
         except client.ApiException as error:
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
@@ -59,7 +60,7 @@ class Resources:
 
     def __init__(self, api: client.ApiClient, namespace: str) -> None:
         self._objects = client.CustomObjectsApi(api)
-        self._place = (GROUP, VERSION, namespace, PLURAL)
+        self._place = (GROUP, VERSION, namespace, RUNS.plural)
 
     def create(self, spec: Spec, name: str = "run", **options: str) -> dict[str, Any]:
         return self._objects.create_namespaced_custom_object(

@@ -139,7 +139,6 @@ def job(run: Run, **fields: Any) -> JobView:
         "child": Child("job-1", run.uid, terminating=False),
         "template_hash": build.template_hash(run, WorkerDefaults()),
         "parallelism": 2,
-        "active": 2,
         "finished_at": None,
         "failure": None,
         **fields,

@@ -33,7 +33,7 @@ from esft_operator.decide.actions import (
 from esft_operator.decide.plan import Plan, plan
 from esft_operator.names import FINALIZER
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
-from esft_operator.observe.situation import Failure, Progress, Resource, Situation
+from esft_operator.observe.situation import Progress, Resource, Situation
 from esft_operator.resource import Run
 from operator_situations import NOW, UID, body, change, entry, finished, parsed, pod, situation, state
 
@@ -140,7 +140,7 @@ class World:
             self.followed = Progress(asked=True, state=there, ledger=ledger)
         return self.followed != before
 
-    def _carry_out(self, decided: Plan) -> Failure | None:
+    def _carry_out(self, decided: Plan) -> tuple[str, str] | None:
         for action in decided.actions:
             self.actions.append(action)
             needs_redis = isinstance(
@@ -150,7 +150,7 @@ class World:
                 if isinstance(action, RemoveFromRedis) and action.otherwise is not None:
                     self.events.append(action.otherwise)
                     continue
-                return Failure("RedisUnavailable", "Redis is away")
+                return "RedisUnavailable", "Redis is away"
             self._do(action)
         return None
 

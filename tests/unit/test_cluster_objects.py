@@ -150,22 +150,19 @@ def test_a_workers_line_is_readable() -> None:
     )
     record.path, record.loss = "/a b/c", 0.1 + 0.2
     written = JsonFormatter(worker="run-workers-abcde", run="u").format(record)
-    shown = readable(log_line(1, written), worker="abcde")
-    assert shown.text == (
-        '2026-05-01T12:00:00Z abcde info checkpoint saved generation=3 path="/a b/c" loss=0.3'
-    )
+    shown, _ = readable(log_line(1, written), worker="abcde")
+    assert shown == ('2026-05-01T12:00:00Z abcde info checkpoint saved generation=3 path="/a b/c" loss=0.3')
 
 
 def test_a_traceback_stands_on_lines_of_its_own() -> None:
     text = json.dumps({"level": "error", "event": "TypeError", "traceback": "Traceback:\n  a\nTypeError"})
     shown = readable(log_line(5, text), worker="a")
-    assert shown.text == "2026-05-01T12:00:05Z a error TypeError\nTraceback:\n  a\nTypeError"
-    assert shown.colour == "red"
+    assert shown == ("2026-05-01T12:00:05Z a error TypeError\nTraceback:\n  a\nTypeError", "red")
 
 
 @pytest.mark.parametrize("text", ["Segmentation fault", "{broken", '{"no": "event"}', "[1]", ""])
 def test_what_is_no_log_line_of_ours_is_shown_as_it_is(text: str) -> None:
-    assert readable(log_line(7, text), worker="a").text == f"2026-05-01T12:00:07Z a {text}"
+    assert readable(log_line(7, text), worker="a") == (f"2026-05-01T12:00:07Z a {text}", None)
 
 
 def test_lines_come_in_pieces() -> None:
@@ -176,13 +173,13 @@ def test_lines_come_in_pieces() -> None:
 
 def test_a_line_without_a_time() -> None:
     assert LogLine.parse("no time").text == "no time"
-    assert readable(LogLine.parse("no time"), worker="a").text == "- a no time"
+    assert readable(LogLine.parse("no time"), worker="a") == ("- a no time", None)
 
 
 def test_logs_of_pods_are_put_in_the_order_of_their_times() -> None:
-    first = [log_line(1, "a1"), log_line(4, "a4")]
-    second = [log_line(2, "b2"), log_line(4, "b4"), log_line(5, "b5")]
-    in_order = [(pod, line.text) for pod, line in merged([("a", first), ("b", second)])]
+    first = [("a", log_line(1, "a1")), ("a", log_line(4, "a4"))]
+    second = [("b", log_line(2, "b2")), ("b", log_line(4, "b4")), ("b", log_line(5, "b5"))]
+    in_order = [(pod, line.text) for pod, line in merged([first, second])]
     assert in_order == [("a", "a1"), ("b", "b2"), ("a", "a4"), ("b", "b4"), ("b", "b5")]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from kubernetes import client
 
@@ -105,7 +105,6 @@ class TestConfigMap:
         for section in ("model", "task", "decoding", "evolution", "evaluation", "monitoring", "stop"):
             assert stated[section] == getattr(run.spec, section).model_dump(mode="json")
 
-    @settings(deadline=None)
     @given(
         st.dictionaries(
             st.text(min_size=1),

@@ -215,7 +215,7 @@ def test_a_job() -> None:
     hashed = {"annotations": {"esfinetune.dev/template-hash": "0123"}, "ownerReferences": [OWNER]}
     seen = made_job({"active": 2, "ready": 1}, **hashed)
     assert seen == JobView(
-        Child("run-workers-uid", "run-uid", terminating=False), "0123", 2, 2, finished_at=None, failure=None
+        Child("run-workers-uid", "run-uid", terminating=False), "0123", 2, finished_at=None, failure=None
     )
     assert made_job(deletionTimestamp="2026-01-01T00:00:00Z").child.terminating
 

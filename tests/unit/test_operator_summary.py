@@ -16,7 +16,7 @@ from esft.status.report import Outcome
 from esft_operator.decide.actions import Event
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.observe.children import Observed, PodView
-from esft_operator.observe.situation import Failure, Progress, Situation
+from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Run
 from operator_situations import NOW, body, condition, entry, finished, job, pod, situation, state
 
@@ -136,8 +136,8 @@ def test_progressing(fields: dict[str, Any], wanted: tuple[str, str]) -> None:
         ({}, ("True", "AsExpected")),
         ({"progress": Progress(problem="away")}, ("False", "RedisUnavailable")),
         ({"progress": Progress(problem="away"), "outcome": DONE}, ("True", "AsExpected")),
-        ({"failure": Failure("ChildConflict", "theirs")}, ("False", "ChildConflict")),
-        ({"failure": Failure("ChildConflict", "x"), "outcome": DONE}, ("False", "ChildConflict")),
+        ({"failure": ("ChildConflict", "theirs")}, ("False", "ChildConflict")),
+        ({"failure": ("ChildConflict", "x"), "outcome": DONE}, ("False", "ChildConflict")),
     ],
 )
 def test_healthy(fields: dict[str, Any], wanted: tuple[str, str]) -> None:
@@ -176,7 +176,7 @@ def test_a_conditions_time_is_that_of_its_last_change_of_value() -> None:
 
 
 def test_messages_are_cut() -> None:
-    seen = condition(status(failure=Failure("ChildRefused", "x" * 5000)), "Healthy")
+    seen = condition(status(failure=("ChildRefused", "x" * 5000)), "Healthy")
     assert seen is not None
     assert len(seen.message) == 2048
     assert seen.message.endswith("…")
@@ -257,7 +257,7 @@ UNDER_WAY = status(pods=READY)
 PAUSED = status(changes={"suspend": True}, desired=0)
 SUCCEEDED = status(outcome=DONE, desired=0)
 STUCK = status(pods=(pod(problem=("ImagePullFailed", "x")),))
-BROKEN = status(pods=READY, failure=Failure("ChildConflict", "theirs"))
+BROKEN = status(pods=READY, failure=("ChildConflict", "theirs"))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ BROKEN = status(pods=READY, failure=Failure("ChildConflict", "theirs"))
         (STUCK, SUCCEEDED, ["Completed"]),
         (UNDER_WAY, BROKEN, ["ChildConflict"]),
         (BROKEN, UNDER_WAY, ["Recovered"]),
-        (BROKEN, status(pods=READY, failure=Failure("Forbidden", "x")), ["Forbidden"]),
+        (BROKEN, status(pods=READY, failure=("Forbidden", "x")), ["Forbidden"]),
         (UNDER_WAY, status(pods=READY, desired=1), ["Scaled"]),
         (PAUSED, status(changes={"suspend": True}, desired=0), []),
     ],

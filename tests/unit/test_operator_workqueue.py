@@ -7,7 +7,8 @@ import pytest
 
 from esft.errors import EsftError
 from esft_operator import workqueue
-from esft_operator.workqueue import Key, WorkQueue
+from esft_operator.names import Key
+from esft_operator.workqueue import WorkQueue
 
 A, B, C = ("team", "a"), ("team", "b"), ("team", "c")
 SOON = 0.01

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
-from esft_operator.names import job_name
+from esft.status.clock import timestamp
+from esft_operator.names import workers_name
 
 _BOUND: Final = frozenset({"time", "level", "event", "worker", "run", "traceback"})
 _COLOURS: Final = {"warning": "yellow", "error": "red", "critical": "red", "debug": "bright_black"}
@@ -41,21 +42,11 @@ class LogLine:
             return cls("", _BEGINNING, line)
 
 
-@dataclass(frozen=True, slots=True)
-class ShownLine:
-    """A line for people, in a colour of typer's where its level asks for one."""
-
-    text: str
-    colour: str | None = None
+Entry = tuple[str, LogLine]  # name of a pod and a line of it
 
 
 def split_lines(pieces: Iterable[bytes], *, keep_rest: bool = True) -> Iterator[str]:
-    """Whole lines of what comes in pieces.
-
-    Args:
-        pieces: of a log.
-        keep_rest: take a last line that lacks its end for a line, too. A connection that broke may leave such a one.
-    """
+    """Whole lines of what comes in pieces; with `keep_rest`, a last one too whose end a broken connection kept back."""
     rest = b""
     for piece in pieces:
         *whole, rest = (rest + piece).split(b"\n")
@@ -64,33 +55,31 @@ def split_lines(pieces: Iterable[bytes], *, keep_rest: bool = True) -> Iterator[
         yield rest.decode(errors="replace")
 
 
-def merged(sources: Iterable[tuple[str, Iterable[LogLine]]]) -> Iterator[tuple[str, LogLine]]:
-    """Lines of several pods in the order of their times; each pod's own order stays."""
-    streams = [_of_pod(pod, lines) for pod, lines in sources]
+def merged(streams: Iterable[Iterable[Entry]]) -> Iterator[Entry]:
+    """Lines of several pods, a stream each, in the order of their times; each pod's own order stays."""
     return heapq.merge(*streams, key=lambda entry: entry[1].at)
 
 
-def readable(line: LogLine, *, worker: str) -> ShownLine:
-    """`2026-05-01T10:45:43Z worker info updated generation=3`; a traceback on lines of its own."""
+def readable(line: LogLine, *, worker: str) -> tuple[str, str | None]:
+    """`2026-05-01T10:45:43Z worker info updated generation=3`, and the colour of typer's that its level asks for.
+
+    A traceback stands on lines of its own.
+    """
     fields = _fields(line.text)
     if fields is None:
-        return ShownLine(f"{_clock(line.at)} {worker} {line.text}")
+        return f"{_clock(line.at)} {worker} {line.text}", None
     level = str(fields.get("level", ""))
-    parts = [_clock(_time(fields, line.at)), worker, level, str(fields.get("event", ""))]
-    parts += [f"{key}={_value(value)}" for key, value in fields.items() if key not in _BOUND]
-    text = " ".join(part for part in parts if part)
+    words = [_clock(_time(fields, line.at)), worker, level, str(fields.get("event", ""))]
+    words += [f"{key}={_value(value)}" for key, value in fields.items() if key not in _BOUND]
+    text = " ".join(filter(None, words))
     if "traceback" in fields:
         text += f"\n{fields['traceback']}"
-    return ShownLine(text, _COLOURS.get(level))
+    return text, _COLOURS.get(level)
 
 
 def short_name(pod: str, run: str) -> str:
     """A worker's pod without what the names of all of them have in common."""
-    return pod.removeprefix(f"{job_name(run)}-")
-
-
-def _of_pod(pod: str, lines: Iterable[LogLine]) -> Iterator[tuple[str, LogLine]]:
-    return ((pod, line) for line in lines)
+    return pod.removeprefix(f"{workers_name(run)}-")
 
 
 def _fields(text: str) -> dict[str, Any] | None:
@@ -111,7 +100,7 @@ def _time(fields: dict[str, Any], otherwise: datetime) -> datetime:
 
 
 def _clock(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment > _BEGINNING else "-"
+    return timestamp(moment.astimezone(UTC)) if moment > _BEGINNING else "-"
 
 
 def _value(value: Any) -> str:

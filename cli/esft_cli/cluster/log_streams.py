@@ -12,44 +12,35 @@ from http import HTTPStatus
 from typing import Final
 
 from esft.status.snapshot import Snapshot, Worker
-from esft_cli.cluster.log_lines import LogLine, merged, short_name, split_lines
-from esft_cli.cluster.reader import Reader, RunMissingError, is_passing
+from esft_cli.cluster.log_lines import Entry, LogLine, merged, short_name, split_lines
+from esft_cli.cluster.reader import Reader, RunMissingError, forbidden, is_passing
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError
 from esft_operator.names import WORKER_CONTAINER
 
 Say = Callable[[str], None]
-Entry = tuple[str, LogLine]  # name of a pod and a line of it
 
 _POLL_SECONDS: Final = 1.0
 _WAITING_LINES: Final = 4096  # between those who read logs and the one who prints
 
 
 class LogSource:
-    """Reads the logs of one run's workers.
-
-    Attributes:
-        last: of each pod, the last line that was read.
-    """
+    """Reads the logs of one run's workers in a namespace; `say` tells people what cannot be read."""
 
     def __init__(self, cluster: Cluster, namespace: str, *, say: Say) -> None:
-        """Read in a namespace; `say` tells people what cannot be read."""
         self._cluster = cluster
         self._namespace = namespace
         self._say = say
-        self.last: dict[str, LogLine] = {}
+        self._last: dict[str, LogLine] = {}  # of each pod, the last line that was read
 
-    def lines(self, pod: str, *, follow: bool, is_last: bool) -> Iterator[LogLine]:
-        """Lines of a pod after the last one that was read.
+    def lines(self, pod: str, *, follow: bool, is_last: bool) -> Iterator[Entry]:
+        """Lines of a pod after the last one that was read; with `follow`, also what is still to come.
 
-        Args:
-            pod: its name.
-            follow: go on with what is still to come.
-            is_last: nobody will read again, so a line that lacks its end is shown as it is.
+        With `is_last` nobody will read again, so a line that lacks its end is shown as it is.
 
         Raises:
             ClusterError: it cannot be read, or no longer.
         """
-        before = self.last.get(pod)
+        before = self._last.get(pod)
         pieces = self._cluster.log(
             self._namespace,
             pod,
@@ -61,10 +52,10 @@ class LogSource:
             line = LogLine.parse(text)
             if before is not None and line.stamp and line.stamp <= before.stamp:
                 continue
-            self.last[pod] = line
-            yield line
+            self._last[pod] = line
+            yield pod, line
 
-    def so_far(self, pod: str, *, is_last: bool) -> Iterator[LogLine]:
+    def so_far(self, pod: str, *, is_last: bool) -> Iterator[Entry]:
         """What a pod has written until now; a log that cannot be read is mentioned and passed over.
 
         Raises:
@@ -73,7 +64,7 @@ class LogSource:
         try:
             yield from self.lines(pod, follow=False, is_last=is_last)
         except ForbiddenError as error:
-            raise _forbidden(self._namespace, error) from error
+            raise forbidden("read logs of pods", self._namespace) from error
         except ClusterError as error:
             self._say(f"note: the log of {pod} cannot be read: {error}")
 
@@ -96,8 +87,8 @@ class Tail(threading.Thread):
         while not is_last:
             is_last = self.ended.is_set()
             try:
-                for line in self._source.lines(self._pod, follow=not is_last, is_last=is_last):
-                    self._into.put((self._pod, line))
+                for entry in self._source.lines(self._pod, follow=not is_last, is_last=is_last):
+                    self._into.put(entry)
             except ClusterError as error:
                 if error.status == HTTPStatus.NOT_FOUND:
                     return
@@ -122,7 +113,7 @@ def read_logs(reader: Reader, source: LogSource, *, worker: str | None, say: Say
     for pod in pods:
         if not pod.has_log:
             say(f"note: {pod.name} has not started" + (f": {pod.problem.message}" if pod.problem else ""))
-    yield from merged((pod.name, source.so_far(pod.name, is_last=True)) for pod in pods if pod.has_log)
+    yield from merged(source.so_far(pod.name, is_last=True) for pod in pods if pod.has_log)
 
 
 def follow_logs(reader: Reader, source: LogSource, *, worker: str | None, say: Say) -> Iterator[Entry]:
@@ -133,7 +124,7 @@ def follow_logs(reader: Reader, source: LogSource, *, worker: str | None, say: S
     """
     snapshot = reader.read_workers()
     pods, is_gone, said = _chosen(snapshot, worker), False, ""
-    yield from merged((pod.name, source.so_far(pod.name, is_last=False)) for pod in pods if pod.has_log)
+    yield from merged(source.so_far(pod.name, is_last=False) for pod in pods if pod.has_log)
     lines: queue.Queue[Entry | ClusterError] = queue.Queue(_WAITING_LINES)
     tails: dict[str, Tail] = {}
     while True:
@@ -205,8 +196,8 @@ def _no_such_worker(snapshot: Snapshot, worker: str) -> str:
 def _why_nothing(snapshot: Snapshot) -> str:
     if snapshot.exit_code is not None:
         return f"{snapshot.name} is over ({snapshot.phase}) and its pods are gone, and their logs with them."
-    reasons = [f"{each.message} ({each.reason})" for each in snapshot.attention]
-    reason = reasons[0] if reasons else " ".join(filter(None, [snapshot.reason[1]]))
+    reasons = [f"{condition.message} ({condition.reason})" for condition in snapshot.attention]
+    reason = next(iter(reasons), snapshot.reason[1])
     return f"{snapshot.name} is {snapshot.phase} and no worker has started: {reason}"
 
 
@@ -214,10 +205,3 @@ def _end(snapshot: Snapshot, *, is_gone: bool) -> str:
     if is_gone:
         return f"{snapshot.name} was deleted."
     return f"{snapshot.name} is over: {snapshot.phase}: {snapshot.reason[1]}"
-
-
-def _forbidden(namespace: str, error: ForbiddenError) -> ForbiddenError:
-    return ForbiddenError(
-        f"you may not read logs of pods in namespace {namespace}. Fix: ask for the ClusterRole `view` there",
-        status=error.status,
-    )

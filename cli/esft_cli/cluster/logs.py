@@ -1,4 +1,4 @@
-"""What `esft logs` does: from the pods' log streams to lines on the terminal."""
+"""What `esft logs` does in a cluster: apart from its options, so that `esft --help` loads no client."""
 
 from functools import partial
 
@@ -28,5 +28,5 @@ def print_logs(
         if raw:
             typer.echo(line.text)
         else:
-            shown = readable(line, worker=short_name(pod, name))
-            typer.secho(shown.text, fg=shown.colour, color=colours)
+            text, colour = readable(line, worker=short_name(pod, name))
+            typer.secho(text, fg=colour, color=colours)

@@ -12,9 +12,10 @@ from esft.status.clock import parse_time
 from esft.status.snapshot import RunEvent, Snapshot, Worker
 from esft_cli.cluster.connection import Connection
 from esft_cli.cluster.objects import event_of, snapshot_of, worker_of
-from esft_operator.clients.cluster import EVENTS, PODS, RUNS, ClusterError, ForbiddenError
+from esft_operator.clients.cluster import ClusterError, ForbiddenError
 from esft_operator.decide.build.child import COMPONENT_LABEL, WORKER_COMPONENT
-from esft_operator.names import job_name, selector
+from esft_operator.kinds import EVENTS, PODS, RUNS
+from esft_operator.names import selector, workers_name
 from esft_operator.resource import Manifest
 
 _MOST_EVENTS: Final = 8
@@ -28,10 +29,9 @@ class RunMissingError(ClusterError):
 
 
 class Reader:
-    """Reads one run, again and again."""
+    """Reads the run of a name in the connection's namespace, again and again."""
 
     def __init__(self, connection: Connection, name: str) -> None:
-        """Read the run of that name in the connection's namespace."""
         self._connection = connection
         self._cluster = connection.cluster
         self.name = name
@@ -59,11 +59,7 @@ class Reader:
         try:
             return snapshot_of(body, workers=self._workers(body))
         except ForbiddenError as error:
-            raise ForbiddenError(
-                f"you may not list pods in namespace {self._connection.namespace}. Fix: ask for the ClusterRole "
-                "`view` there",
-                status=error.status,
-            ) from error
+            raise forbidden("list pods", self._connection.namespace) from error
         except ClusterError as error:
             raise self._explained(error) from error
 
@@ -86,7 +82,7 @@ class Reader:
         """Of the run, and warnings about its Job: that is where a quota shows."""
         of_run = self._events_about(f"involvedObject.uid={body['metadata']['uid']}")
         of_job = self._events_about(
-            f"involvedObject.kind=Job,involvedObject.name={job_name(self.name)},type=Warning"
+            f"involvedObject.kind=Job,involvedObject.name={workers_name(self.name)},type=Warning"
         )
         created = parse_time(body["metadata"]["creationTimestamp"])
         job = [event for event in of_job if event.time >= created]
@@ -116,7 +112,7 @@ class Reader:
         """The error that says what there is instead."""
         namespace, status = self._connection.namespace, HTTPStatus.NOT_FOUND
         try:
-            names = sorted(each["metadata"]["name"] for each in self._cluster.list(RUNS, namespace))
+            names = sorted(run["metadata"]["name"] for run in self._cluster.list(RUNS, namespace))
         except ForbiddenError:
             names = []
         except ClusterError as error:
@@ -136,10 +132,8 @@ class Reader:
         """The error in words for someone who did not write the request."""
         server, namespace = self._connection.server, self._connection.namespace
         if isinstance(error, ForbiddenError):
-            return ForbiddenError(
-                f"you may not read ESFineTunes in namespace {namespace}. Fix: ask for the ClusterRole `view` there, "
-                "which esfinetune-view is part of (docs/install.md)",
-                status=error.status,
+            return forbidden(
+                "read ESFineTunes", namespace, ", which esfinetune-view is part of (docs/install.md)"
             )
         if error.status == HTTPStatus.UNAUTHORIZED:
             return ClusterError(
@@ -153,6 +147,12 @@ class Reader:
                 status=0,
             )
         return error
+
+
+def forbidden(what: str, namespace: str, more: str = "") -> ForbiddenError:
+    """The error for someone who may not do something (`list pods`) in a namespace; `more` ends its sentence."""
+    text = f"you may not {what} in namespace {namespace}. Fix: ask for the ClusterRole `view` there{more}"
+    return ForbiddenError(text, status=HTTPStatus.FORBIDDEN)
 
 
 def is_passing(error: ClusterError) -> bool:

@@ -1,4 +1,4 @@
-"""What `esft status` does for a run in a cluster: it is read once, or again and again until it is over."""
+"""What `esft status` does in a cluster: a run is read once, or again and again until it is over."""
 
 import time
 from typing import Final

@@ -28,7 +28,6 @@ _MAX_MESSAGE: Final = 2048
 Reason = tuple[str, str]  # one word for programs, a sentence for people
 Verdict = tuple[ConditionState, str, str]  # of a condition: its value, and why
 
-
 _STARTING: Final[Verdict] = ("False", words.STARTING, "Workers are starting.")
 
 
@@ -46,8 +45,8 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What is going on with a run, as far as its phase and conditions follow from it.
+class Standing:
+    """How a run stands: all that its phase and conditions follow from.
 
     Attributes:
         outcome: how it has ended; None while it goes on.
@@ -111,11 +110,8 @@ class Stage:
         if self.suspended is not None:
             return "False", words.SUSPENDED, "The run is suspended."
         if self.redis_problem is not None:
-            return (
-                "Unknown",
-                "RedisUnavailable",
-                "Redis does not answer, so nobody can tell; workers wait for it too.",
-            )
+            message = "Redis does not answer, so nobody can tell; workers wait for it too."
+            return "Unknown", "RedisUnavailable", message
         if not self.started:
             return "False", "WaitingForWorkers", "No worker has been ready yet."
         return "True", words.RUNNING, "Members are being evaluated."
@@ -127,6 +123,11 @@ class Stage:
         if self.outcome is None and self.redis_problem is not None:
             return "False", "RedisUnavailable", self.redis_problem
         return "True", "AsExpected", "Everything the run needs is in place."
+
+
+def has_started(before: ESFineTuneStatus, ledger: Ledger, *, ready: int = 0) -> bool:
+    """Whether a worker has ever been ready, by the status so far, the log, and how many are now."""
+    return before.start_time is not None or ready > 0 or ledger.generation > 0
 
 
 def workers_verdict(*, ready: int, desired: int, problem: Reason | None) -> Verdict:
@@ -151,7 +152,7 @@ def progress_of(ledger: Ledger, *, planned: int, over: bool) -> Progress:
 
 
 def status_of(
-    stage: Stage,
+    standing: Standing,
     ledger: Ledger,
     spec: ESFineTuneSpec | None,
     *,
@@ -162,7 +163,7 @@ def status_of(
     now: datetime,
 ) -> ESFineTuneStatus:
     """The status that a run should have, after that of `before`; `spec` is None where it cannot be used."""
-    outcome, progress, checkpoint = stage.outcome, before.progress, before.checkpoint
+    outcome, progress, checkpoint = standing.outcome, before.progress, before.checkpoint
     if spec is not None:
         progress = progress_of(ledger, planned=spec.evolution.generations, over=outcome is not None)
         if ledger.checkpoint is not None:
@@ -170,18 +171,18 @@ def status_of(
             checkpoint = CheckpointStatus(generation=ledger.checkpoint, uri=uri)
     return ESFineTuneStatus(
         observed_generation=metadata_generation,
-        phase=stage.phase,
-        conditions=stage.conditions(before=before, generation=metadata_generation, now=now),
+        phase=standing.phase,
+        conditions=standing.conditions(before=before, generation=metadata_generation, now=now),
         progress=progress,
         fitness=ledger.fitness,
         evaluation=ledger.score,
         workers=workers,
         checkpoint=checkpoint,
         digest=None if outcome is None else outcome.digest,
-        start_time=before.start_time or (timestamp(now) if stage.started else None),
+        start_time=before.start_time or (timestamp(now) if standing.started else None),
         completion_time=None if outcome is None else before.completion_time or timestamp(now),
-        active_since=None if stage.clock.since is None else timestamp(stage.clock.since),
-        active_seconds=round(stage.clock.before, 3),
+        active_since=None if standing.clock.since is None else timestamp(standing.clock.since),
+        active_seconds=round(standing.clock.before, 3),
     )
 
 
@@ -189,14 +190,12 @@ def _condition(
     kind: str, verdict: Verdict, *, before: Condition | None, generation: int, now: datetime
 ) -> Condition:
     status, reason, message = verdict
-    is_unchanged = before is not None and before.status == status
+    since = before.last_transition_time if before and before.status == status else timestamp(now)
     return Condition(
         type=kind,
         status=status,
         reason=reason,
         message=message if len(message) <= _MAX_MESSAGE else message[: _MAX_MESSAGE - 1] + "…",
         observed_generation=generation,
-        last_transition_time=before.last_transition_time
-        if before is not None and is_unchanged
-        else timestamp(now),
+        last_transition_time=since,
     )

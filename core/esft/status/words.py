@@ -27,3 +27,4 @@ ALL_READY: Final = "AllReady"
 STARTING: Final = "Starting"
 FINISHED: Final = "Finished"
 WORKERS_FAILING: Final = "WorkersFailing"
+WORKERS_FAILED: Final = "WorkersFailed"  # for good, so that the run has

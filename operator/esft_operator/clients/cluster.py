@@ -9,18 +9,19 @@ Rejected: the package's dynamic client, which reads the whole discovery of the A
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
 from esft.errors import EsftError
-from esft_operator.names import FIELD_MANAGER, GROUP, PLURAL, VERSION
+from esft.status.clock import timestamp
+from esft_operator.kinds import PODS, Kind, kind_of
+from esft_operator.names import FIELD_MANAGER
 from esft_operator.resource import Manifest
 
 LOG_SILENCE_SECONDS: Final = 60.0  # after which a connection that says nothing counts as broken
@@ -31,47 +32,6 @@ _APPLY: Final = "application/apply-patch+yaml"  # JSON is YAML
 _MERGE: Final = "application/merge-patch+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of namespaced object and where the API server keeps it."""
-
-    api_version: str
-    plural: str
-
-    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """URL path of an object, or of all of them in a namespace or (None) the cluster."""
-        prefix = "/api" if "/" not in self.api_version else "/apis"
-        segments = [prefix, self.api_version]
-        if namespace is not None:
-            segments += ["namespaces", quote(namespace)]
-        segments += [self.plural, *(quote(segment) for segment in (name, subresource) if segment is not None)]
-        return "/".join(segments)
-
-
-RUNS: Final = Kind(f"{GROUP}/{VERSION}", PLURAL)
-JOBS: Final = Kind("batch/v1", "jobs")
-PODS: Final = Kind("v1", "pods")
-CONFIG_MAPS: Final = Kind("v1", "configmaps")
-VOLUME_CLAIMS: Final = Kind("v1", "persistentvolumeclaims")
-SECRETS: Final = Kind("v1", "secrets")
-EVENTS: Final = Kind("v1", "events")
-POD_MONITORS: Final = Kind("monitoring.coreos.com/v1", "podmonitors")
-SCALED_OBJECTS: Final = Kind("keda.sh/v1alpha1", "scaledobjects")
-TRIGGER_AUTHENTICATIONS: Final = Kind("keda.sh/v1alpha1", "triggerauthentications")
-
-_BY_KIND: Final[Mapping[str, Kind]] = {
-    "ESFineTune": RUNS,
-    "Job": JOBS,
-    "ConfigMap": CONFIG_MAPS,
-    "PersistentVolumeClaim": VOLUME_CLAIMS,
-    "Secret": SECRETS,
-    "Event": EVENTS,
-    "PodMonitor": POD_MONITORS,
-    "ScaledObject": SCALED_OBJECTS,
-    "TriggerAuthentication": TRIGGER_AUTHENTICATIONS,
-}
-
-
 class ClusterError(EsftError):
     """The API server refused a request or could not be reached.
 
@@ -80,7 +40,6 @@ class ClusterError(EsftError):
     """
 
     def __init__(self, message: str, *, status: int) -> None:
-        """Keep the status beside the message."""
         super().__init__(message)
         self.status = status
 
@@ -105,7 +64,6 @@ class Cluster:
     """The API server, as the operator's service account may use it. Safe to share between threads."""
 
     def __init__(self, api: client.ApiClient) -> None:
-        """Use a configured client; see `connect`."""
         self._api = api
         self.observe: Callable[[str, int], None] = lambda _method, _status: None
         """Called with method and HTTP status (0: no answer) of each request."""
@@ -122,8 +80,7 @@ class Cluster:
         if fields:
             query["fieldSelector"] = fields
         found = self._send("GET", kind.path(namespace), query=query)
-        name = found["kind"].removesuffix("List")  # which the items of a list do not say
-        return [{"apiVersion": kind.api_version, "kind": name, **item} for item in found["items"]]
+        return [kind.type_meta | item for item in found["items"]]  # which the items of a list do not say
 
     def create(self, manifest: Manifest) -> Manifest:
         """Create an object.
@@ -173,19 +130,15 @@ class Cluster:
     ) -> Iterator[bytes]:
         """What a container has written, as it comes: pieces of lines, each line with its time in front.
 
-        Args:
-            namespace: of the pod.
-            pod: its name.
-            container: its name in the pod.
-            follow: go on until the container ends, or says nothing for `LOG_SILENCE_SECONDS`.
-            since: leave out what was written in whole seconds before.
+        With `follow` it goes on until the container ends, or says nothing for `LOG_SILENCE_SECONDS`; what was written
+        in whole seconds before `since` is left out.
 
         Raises:
             ClusterError: it cannot be read, or no longer.
         """
         query = {"container": container, "timestamps": "true", "follow": "true" if follow else "false"}
         if since is not None:
-            query["sinceTime"] = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            query["sinceTime"] = timestamp(since.astimezone(UTC))
         path = f"{PODS.path(namespace, pod, 'log')}?{urlencode(query)}"
         try:
             method, url, headers, _, _ = self._api.param_serialize(
@@ -262,11 +215,6 @@ def connect() -> Cluster:
     return Cluster(client.ApiClient(configuration))
 
 
-def kind_of(manifest: Manifest) -> Kind:
-    """The kind of a manifest."""
-    return _BY_KIND[manifest["kind"]]
-
-
 def _refusal(method: str, path: str, status: int, content: bytes) -> ClusterError:
     """The error that a status code stands for, with the API server's own words."""
     try:
@@ -274,12 +222,13 @@ def _refusal(method: str, path: str, status: int, content: bytes) -> ClusterErro
         message, reason = answer.get("message") or answer.get("reason", ""), answer.get("reason")
     except (ValueError, AttributeError):
         message, reason = content[:200].decode(errors="replace"), None
+    text = f"{method} {path}: {message} ({status})"
     if "unable to convert unstructured object" in message:  # how a malformed field of an apply is refused
-        return InvalidError(f"{method} {path}: {message} ({status})", status=status)
+        return InvalidError(text, status=status)
     kinds: dict[int, type[ClusterError]] = {
         HTTPStatus.CONFLICT: AlreadyExistsError if reason == "AlreadyExists" else ConflictError,
         HTTPStatus.UNPROCESSABLE_ENTITY: InvalidError,
         HTTPStatus.BAD_REQUEST: InvalidError,
         HTTPStatus.FORBIDDEN: ForbiddenError,
     }
-    return kinds.get(status, ClusterError)(f"{method} {path}: {message} ({status})", status=status)
+    return kinds.get(status, ClusterError)(text, status=status)

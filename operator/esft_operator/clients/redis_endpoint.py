@@ -66,11 +66,8 @@ class Endpoint:
 
     def finish(self, uid: str, *, reason: str, message: str) -> None:
         """End the run as failed, so that its workers end; nothing where Redis holds no such run."""
-
-        def end(queue: RunQueue) -> None:
-            queue.finish(phase=FAILED, reason=reason, message=message, ttl_seconds=_FINISHED_KEYS_SECONDS)
-
-        self._of_run(uid, end)
+        end = {"phase": FAILED, "reason": reason, "message": message}
+        self._of_run(uid, lambda queue: queue.finish(**end, ttl_seconds=_FINISHED_KEYS_SECONDS))
 
     def set_policy(self, uid: str, policy: Policy) -> None:
         """Tell the run its policy; nothing where Redis holds no such run: who creates it brings the policy along."""

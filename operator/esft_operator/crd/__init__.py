@@ -1,1 +1,1 @@
-"""The CustomResourceDefinition, made from the models of the spec and the status."""
+"""What the API server is told of ESFineTunes: made from the models, so that nothing is said twice."""

@@ -6,10 +6,9 @@ from esft.spec import API_VERSION, KIND, ESFineTuneSpec
 from esft.status import ESFineTuneStatus
 from esft_operator.crd.rules import add_rules
 from esft_operator.crd.schema import Schema, structural_schema
+from esft_operator.kinds import RUNS
 
 GROUP, VERSION = API_VERSION.split("/")
-PLURAL = "esfinetunes"
-
 REPLICAS = "spec.workers.replicas"
 
 COLUMNS = (
@@ -39,24 +38,22 @@ def definition() -> dict[str, Any]:
             },
         },
         "additionalPrinterColumns": [
-            *({"name": name, "type": kind, "jsonPath": path} for name, kind, path in COLUMNS),
-            *(
-                {"name": name, "type": kind, "jsonPath": path, "priority": 1}
-                for name, kind, path in WIDE_COLUMNS
-            ),
+            {"name": name, "type": kind, "jsonPath": path} | priority
+            for columns, priority in ((COLUMNS, {}), (WIDE_COLUMNS, {"priority": 1}))
+            for name, kind, path in columns
         ],
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{RUNS.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
                 "kind": KIND,
                 "listKind": f"{KIND}List",
-                "plural": PLURAL,
+                "plural": RUNS.plural,
                 "singular": KIND.lower(),
                 "shortNames": ["esft"],
                 "categories": ["esfinetune"],

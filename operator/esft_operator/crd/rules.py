@@ -35,10 +35,8 @@ def _name_is_short() -> Validation:
 def _agreeing() -> Iterator[tuple[str, Validation]]:
     for path, rule in rules_by_path():
         broken = rule.without_values()
-        yield (
-            path,
-            _validation(path, broken.field, rule.cel, f"{broken.message}. Fix: {broken.fix}", rule.reason),
-        )
+        text = f"{broken.message}. Fix: {broken.fix}"
+        yield path, _validation(path, broken.field, rule.cel, text, rule.reason)
 
 
 def _unchanging(resource: Schema) -> Iterator[tuple[str, Validation]]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from esft_operator.resource import without_nulls
+
 Schema = dict[str, Any]
 
 _DROPPED = {"title", "examples", "additionalProperties", "default"}
@@ -110,10 +112,3 @@ class _Translation:
             definition = self._definitions[source["$ref"].rpartition("/")[2]]
             source = definition | {key: value for key, value in source.items() if key != "$ref"}
         return source, optional
-
-
-def without_nulls(value: Any) -> Any:
-    """The value as the API server would show it, which knows no default of null."""
-    if isinstance(value, Mapping):
-        return {key: without_nulls(field) for key, field in value.items() if field is not None}
-    return value

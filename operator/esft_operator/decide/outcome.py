@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from esft.status import report
 from esft.status.clock import Clock
 from esft.status.report import Outcome
 from esft.status.words import COMPLETE, FAILED, GENERATIONS_DONE, INVALID_SPEC, SUCCEEDED
@@ -33,28 +34,21 @@ def deadlines(situation: Situation, clock: Clock) -> list[tuple[datetime, Outcom
     run, now = situation.run, situation.now
     if run is None or clock.since is None:
         return []
-    found = []
-    spec, used = run.spec, timedelta(seconds=clock.seconds(now))
-    if spec.active_deadline_seconds is not None:
-        limit = spec.active_deadline_seconds
-        message = f"The run was active for activeDeadlineSeconds ({limit} s) without coming to its end."
-        due = now - used + timedelta(seconds=limit)
-        found.append((due, Outcome(FAILED, "DeadlineExceeded", message, is_news_to_workers=True)))
-    if spec.pending_deadline_seconds is not None and not has_started(situation):
-        limit = spec.pending_deadline_seconds
-        message = f"No worker was ready within pendingDeadlineSeconds ({limit} s)."
-        due = now - used + timedelta(seconds=limit)
-        found.append((due, Outcome(FAILED, "PendingDeadlineExceeded", message, is_news_to_workers=True)))
+    began_at, found = now - timedelta(seconds=clock.seconds(now)), []
+    active, pending = run.spec.active_deadline_seconds, run.spec.pending_deadline_seconds
+    if active is not None:
+        message = f"The run was active for activeDeadlineSeconds ({active} s) without coming to its end."
+        found.append((began_at + timedelta(seconds=active), _failed("DeadlineExceeded", message)))
+    if pending is not None and not has_started(situation):
+        message = f"No worker was ready within pendingDeadlineSeconds ({pending} s)."
+        found.append((began_at + timedelta(seconds=pending), _failed("PendingDeadlineExceeded", message)))
     return found
 
 
 def has_started(situation: Situation) -> bool:
     """Whether a worker has ever been ready."""
-    return (
-        situation.resource.status.start_time is not None
-        or situation.observed.ready_pods > 0
-        or situation.progress.ledger.generation > 0
-    )
+    ledger, ready = situation.progress.ledger, situation.observed.ready_pods
+    return report.has_started(situation.resource.status, ledger, ready=ready)
 
 
 def is_to_continue(situation: Situation) -> bool:
@@ -107,12 +101,16 @@ def _of_the_job(situation: Situation) -> Outcome | None:
     for pod in situation.observed.pods:
         if pod.refused_spec:
             message = pod.problem[1] if pod.problem else "a worker found that the specification cannot work"
-            return Outcome(FAILED, INVALID_SPEC, message, is_news_to_workers=True)
+            return _failed(INVALID_SPEC, message)
     job = situation.observed.job
     if job is None or job.failure is None or job.child.owner != situation.resource.uid:
         return None
     reason, message = job.failure
-    return Outcome(FAILED, reason or "JobFailed", message or "the Job failed", is_news_to_workers=True)
+    return _failed(reason or "JobFailed", message or "the Job failed")
+
+
+def _failed(reason: str, message: str) -> Outcome:
+    return Outcome(FAILED, reason, message, is_news_to_workers=True)
 
 
 def _by_deadline(situation: Situation) -> Outcome | None:

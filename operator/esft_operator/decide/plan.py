@@ -39,9 +39,9 @@ from esft_operator.decide.outcome import awaits_redis, deadlines, is_to_continue
 from esft_operator.decide.scaling import Load, desired_workers
 from esft_operator.decide.summary import events_between, status_of
 from esft_operator.decide.template import TemplateError
-from esft_operator.names import job_name
+from esft_operator.names import workers_name
 from esft_operator.observe.children import SCHEDULING_GRACE, Child
-from esft_operator.observe.situation import Failure, Progress, Situation
+from esft_operator.observe.situation import Progress, Situation
 from esft_operator.resource import Manifest, Run
 
 DELETION_SECONDS: Final = 20.0  # after which a resource goes, whether or not Redis could be cleaned
@@ -78,13 +78,12 @@ def plan(situation: Situation) -> Plan:
         actions = tuple(_actions(situation, outcome))
     except TemplateError as error:  # it can be put right
         actions = ()
-        situation = replace(situation, failure=Failure("TemplateRefused", str(error)))
+        situation = replace(situation, failure=("TemplateRefused", str(error)))
     except SpecError as error:  # it cannot
         actions, outcome = (), Outcome(FAILED, INVALID_SPEC, str(error))
     desired = 0 if outcome is not None else wanted_workers(situation)
-    clock = Clock.of(
-        resource.status, active=outcome is None and not _is_suspended(situation), now=situation.now
-    )
+    is_active = outcome is None and not situation.is_suspended
+    clock = Clock.of(resource.status, active=is_active, now=situation.now)
     status = status_of(situation, outcome=outcome, desired=desired, clock=clock)
     return Plan(
         actions=actions,
@@ -190,28 +189,20 @@ def _extras(situation: Situation, run: Run) -> Iterator[Action]:
 
 def _ending(situation: Situation, outcome: Outcome) -> Iterator[Action]:
     """A run that is over: tell the workers where they do not know, and see that they leave."""
-    state, status = situation.progress.state, situation.resource.status
+    state, job, now = situation.progress.state, situation.observed.job, situation.now
     if outcome.is_news_to_workers and state is not None and not state.finished:
         yield FinishRun(outcome.reason, outcome.message)
-    job = situation.observed.job
-    if job is not None and job.finished_at is None and _have_had_time_to_leave(situation):
+    leaves_at, expires_at = _after_the_end(situation, situation.resource.status)
+    if job is not None and job.finished_at is None and leaves_at is not None and leaves_at <= now:
         yield from _without_job(situation)
-    ends_at = _expiry(situation, status)
-    if ends_at is not None and ends_at <= situation.now:
+    if expires_at is not None and expires_at <= now:
         yield DeleteResource()
-
-
-def _have_had_time_to_leave(situation: Situation) -> bool:
-    completed = situation.resource.status.completion_time
-    return completed is not None and situation.now >= parse_time(completed) + timedelta(
-        seconds=_LEAVE_SECONDS
-    )
 
 
 def _without_job(situation: Situation) -> Iterator[Action]:
     job, resource = situation.observed.job, situation.resource
     if job is not None and not job.child.terminating and job.child.owner == resource.uid:
-        yield DeleteJob(job_name(resource.name), job.child.uid)
+        yield DeleteJob(workers_name(resource.name), job.child.uid)
 
 
 def _deletion(situation: Situation, deleted_at: datetime) -> Plan:
@@ -237,27 +228,23 @@ def _keys_left(uid: str) -> Event:
     return Event("KeysLeftInRedis", message, warning=True)
 
 
-def _is_suspended(situation: Situation) -> bool:
-    return situation.run is not None and situation.run.spec.suspend
-
-
 def _apply(manifest: Manifest, seen: Child | None, run: Run) -> Apply:
-    owned = seen is not None and seen.owner == run.uid
-    return Apply(manifest, seen.uid if seen is not None and owned else None)
+    return Apply(manifest, seen.uid if seen is not None and seen.owner == run.uid else None)
 
 
-def _expiry(situation: Situation, status: ESFineTuneStatus) -> datetime | None:
-    """When a finished run's resource is to go."""
-    seconds = situation.resource.ttl_seconds
-    if seconds is None or status.completion_time is None:
-        return None
-    return parse_time(status.completion_time) + timedelta(seconds=seconds)
+def _after_the_end(situation: Situation, status: ESFineTuneStatus) -> tuple[datetime | None, datetime | None]:
+    """When a finished run's workers are sent away, and when its resource is to go."""
+    if status.completion_time is None:
+        return None, None
+    ended_at, lifetime = parse_time(status.completion_time), situation.resource.ttl_seconds
+    expires_at = None if lifetime is None else ended_at + timedelta(seconds=lifetime)
+    return ended_at + timedelta(seconds=_LEAVE_SECONDS), expires_at
 
 
 def _again_at(
     situation: Situation, outcome: Outcome | None, status: ESFineTuneStatus, clock: Clock
 ) -> datetime | None:
-    times = []
+    times: list[datetime | None] = []
     job = situation.observed.job
     if outcome is None:
         times += [due for due, _ in deadlines(situation, clock)]
@@ -265,7 +252,6 @@ def _again_at(
         if job is not None and job.finished_at is not None:
             times.append(job.finished_at + timedelta(seconds=_SETTLE_SECONDS))
     else:
-        times += [time for time in (_expiry(situation, status),) if time is not None]
-        if job is not None and job.finished_at is None and status.completion_time is not None:
-            times.append(parse_time(status.completion_time) + timedelta(seconds=_LEAVE_SECONDS))
-    return min((time for time in times if time > situation.now), default=None)
+        leaves_at, expires_at = _after_the_end(situation, status)
+        times += [expires_at, leaves_at if job is not None and job.finished_at is None else None]
+    return min((time for time in times if time is not None and time > situation.now), default=None)

@@ -34,13 +34,7 @@ class Load:
 
 
 def desired_workers(spec: ESFineTuneSpec, load: Load, *, current: int) -> int:
-    """Workers wanted while the run goes on, from `workers.minReplicas` to `maxReplicas`.
-
-    Args:
-        spec: the run's.
-        load: what was measured.
-        current: what was wanted so far; 0 at the start.
-    """
+    """Workers wanted while the run goes on, from `minReplicas` to `maxReplicas`; `current` until now, 0 at first."""
     workers = spec.workers
     if workers.autoscaling.target_generation_seconds is not None:
         wanted = _for_target(workers.autoscaling.target_generation_seconds, load, current=current)

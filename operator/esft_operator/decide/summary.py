@@ -8,7 +8,7 @@ from esft.status.clock import Clock
 from esft_operator.decide import build
 from esft_operator.decide.actions import Event
 from esft_operator.decide.outcome import has_started
-from esft_operator.names import job_name, selector
+from esft_operator.names import selector, workers_name
 from esft_operator.observe.situation import Situation
 
 _UNDER_WAY: Final = frozenset({words.PENDING, words.RUNNING})
@@ -23,20 +23,22 @@ _WORKING: Final = frozenset({words.ALL_READY, words.STARTING})  # its reasons wh
 def status_of(
     situation: Situation, *, outcome: report.Outcome | None, desired: int, clock: Clock
 ) -> ESFineTuneStatus:
-    """The status that the resource should have.
-
-    Args:
-        situation: the run as it is.
-        outcome: how it has ended; None while it goes on.
-        desired: workers wanted.
-        clock: its active time.
-    """
+    """The status that the resource should have; `outcome` is None while the run goes on, `desired` counts workers."""
     resource, run = situation.resource, situation.run
     state, ledger = situation.progress.state, situation.progress.ledger
     if outcome is not None and state is not None and state.finished:
         ledger = ledger.ended(state)
+    standing = report.Standing(
+        outcome=outcome,
+        suspended=("SuspendRequested", "spec.suspend is true.") if situation.is_suspended else None,
+        started=has_started(situation),
+        redis_problem=situation.progress.problem,
+        failure=situation.failure,
+        workers=_workers(situation, desired),
+        clock=clock,
+    )
     return report.status_of(
-        _stage(situation, outcome, desired, clock),
+        standing,
         ledger,
         None if run is None else run.spec,
         before=resource.status,
@@ -92,10 +94,9 @@ def _phase_events(before: ESFineTuneStatus, after: ESFineTuneStatus) -> Iterator
 
 
 def _worker_events(old: Condition | None, new: Condition) -> Iterator[Event]:
-    was_problem = old is not None and old.reason in WORKER_PROBLEMS
     if new.reason in WORKER_PROBLEMS and (old is None or old.reason != new.reason):
         yield Event(new.reason, new.message, warning=True)
-    elif was_problem and old is not None and new.reason in _WORKING:
+    elif old is not None and old.reason in WORKER_PROBLEMS and new.reason in _WORKING:
         yield Event("WorkersRecovered", f"No longer: {old.reason}.")
 
 
@@ -106,40 +107,23 @@ def _health_events(old: Condition | None, new: Condition) -> Iterator[Event]:
         yield Event("Recovered", f"No longer: {old.reason}.")
 
 
-def _stage(situation: Situation, outcome: report.Outcome | None, desired: int, clock: Clock) -> report.Stage:
-    is_suspended = situation.run is not None and situation.run.spec.suspend
-    failure = situation.failure
-    return report.Stage(
-        outcome=outcome,
-        suspended=("SuspendRequested", "spec.suspend is true.") if is_suspended else None,
-        started=has_started(situation),
-        redis_problem=situation.progress.problem,
-        failure=None if failure is None else (failure.reason, failure.message),
-        workers=_workers(situation, desired),
-        clock=clock,
-    )
-
-
 def _workers(situation: Situation, desired: int) -> report.Verdict:
     """The most telling thing about the pods, with what they say of themselves."""
     if desired == 0:
-        return (
-            "False",
-            "ScaledToZero",
-            "No worker is wanted. Fix: raise spec.workers.replicas or minReplicas.",
-        )
+        fix = "Fix: raise spec.workers.replicas or minReplicas."
+        return "False", "ScaledToZero", f"No worker is wanted. {fix}"
     problem = _pod_problem(situation) or _no_pods(situation)
     return report.workers_verdict(ready=situation.observed.ready_pods, desired=desired, problem=problem)
 
 
-def _no_pods(situation: Situation) -> tuple[str, str] | None:
+def _no_pods(situation: Situation) -> report.Reason | None:
     if situation.observed.job is None or situation.observed.living_pods:
         return None
-    job = job_name(situation.resource.name)
+    job = workers_name(situation.resource.name)
     return "NoPods", f"Job {job} has no pods yet. If that lasts, `kubectl describe job {job}` says why."
 
 
-def _pod_problem(situation: Situation) -> tuple[str, str] | None:
+def _pod_problem(situation: Situation) -> report.Reason | None:
     """Why a pod does not start; else why the latest one failed, if none has been made since that works."""
     pods = [pod for pod in situation.observed.pods if not pod.terminating]
     stuck = [pod for pod in pods if pod.is_stuck(situation.now)]
@@ -150,9 +134,7 @@ def _pod_problem(situation: Situation) -> tuple[str, str] | None:
         failed = [
             pod
             for pod in pods
-            if pod.ended
-            and pod.problem is not None
-            and (newest_ready is None or pod.created_at > newest_ready)
+            if pod.ended and pod.problem and (newest_ready is None or pod.created_at > newest_ready)
         ]
         if not failed:
             return None

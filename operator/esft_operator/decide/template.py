@@ -22,20 +22,23 @@ from typing import Any, Final
 from esft.errors import SpecError
 from esft.problems import Problem
 from esft_operator.names import GROUP, INSTANCE_LABEL, MANAGED_BY_LABEL, WORKER_CONTAINER
-from esft_operator.resource import Manifest
+from esft_operator.resource import Manifest, without_nulls
 
 RESERVED_ENVIRONMENT: Final = "ESFT_"
 RESERVED_VOLUMES: Final = "esft-"
 
 _PATH: Final = "spec.workers.template"
 _TAKEN: Final = "is set by the operator"
+_REMOVES: Final = ("is null, which would remove what the operator sets", "leave it out")
+_NO_OBJECT: Final = ("must be an object", "write its fields below it, or leave it out")
 _IDENTITY_FIX: Final = (
     "remove it; settings go into `env`, and `command` may be a program that starts the worker"
 )
+_RESTART_FIX: Final = "remove it; the Job starts a new pod for a worker that ended"
 _RESERVED_OF_WORKER: Final[Mapping[str, str]] = {
     "args": _IDENTITY_FIX,
-    "restartPolicy": "remove it; the Job starts a new pod for a worker that ended",
-    "restartPolicyRules": "remove it; the Job starts a new pod for a worker that ended",
+    "restartPolicy": _RESTART_FIX,
+    "restartPolicyRules": _RESTART_FIX,
     "terminationMessagePath": "remove it; the worker writes to the default path",
 }
 _NUMBERS: Final = {"containerPort"}  # fields of keys that are no text
@@ -123,27 +126,18 @@ def _merged(base: Mapping[str, Any], overlay: Mapping[str, Any], lists: Mapping[
         elif isinstance(value, Mapping):
             result[name] = _merged(base.get(name, {}), value, {})
         else:
-            result[name] = _without_nulls(value)
+            result[name] = without_nulls(value)
     return result
 
 
 def _merged_list(base: Sequence[Manifest], overlay: Sequence[Manifest], rule: _Keyed) -> list[Manifest]:
     if not rule.keys:
-        return [*base, *_without_nulls(overlay)]
+        return [*base, *without_nulls(overlay)]
     result = {rule.key(entry): entry for entry in base}
     for entry in overlay:
         key = rule.key(entry)
         result[key] = _merged(result.get(key, {}), entry, rule.lists)
     return list(result.values())
-
-
-def _without_nulls(value: Any) -> Any:
-    """A value of an atomic list; the API takes null for absent there."""
-    if isinstance(value, Mapping):
-        return {name: _without_nulls(field) for name, field in value.items() if field is not None}
-    if isinstance(value, list):
-        return [_without_nulls(entry) for entry in value]
-    return value
 
 
 def _directives(path: str, value: Any) -> Iterator[Problem]:
@@ -169,7 +163,7 @@ def _malformed(base: Manifest, template: Mapping[str, Any]) -> Iterator[Problem]
                 fix = f"a template has `metadata` and `spec`; move it to `spec.{name}` if it belongs there"
                 yield Problem(path, "is not a field of a pod template", fix)
         elif not isinstance(value, Mapping):
-            yield Problem(path, "must be an object", "write its fields below it, or leave it out")
+            yield Problem(path, *_NO_OBJECT)
         else:
             yield from _malformed_object(path, base[name], value, _LISTS[name])
 
@@ -181,7 +175,7 @@ def _malformed_object(
         here, default = f"{path}.{name}", base.get(name)
         if name in lists:
             if value is None and default is not None:
-                yield Problem(here, "is null, which would remove what the operator sets", "leave it out")
+                yield Problem(here, *_REMOVES)
             elif isinstance(value, list):
                 yield from _malformed_list(here, default or (), value, lists[name])
             elif value is not None:
@@ -189,7 +183,7 @@ def _malformed_object(
         elif isinstance(default, Mapping) and isinstance(value, Mapping):
             yield from _malformed_object(here, default, value, {})
         elif isinstance(default, Mapping) and value is not None:
-            yield Problem(here, "must be an object", "write its fields below it, or leave it out")
+            yield Problem(here, *_NO_OBJECT)
 
 
 def _malformed_list(
@@ -213,9 +207,8 @@ def _without_key(path: str, entry: Mapping[str, Any], rule: _Keyed) -> Iterator[
     for name in rule.keys:
         if _key_field(entry, name) is None:
             kind = "a whole number" if name in _NUMBERS else "text"
-            yield Problem(
-                f"{path}.{name}", f"must be {kind}, since entries are told apart by it", f"set `{name}`"
-            )
+            text = f"must be {kind}, since entries are told apart by it"
+            yield Problem(f"{path}.{name}", text, f"set `{name}`")
 
 
 def _reserved(base: Manifest, template: Mapping[str, Any]) -> Iterator[Problem]:
@@ -223,11 +216,7 @@ def _reserved(base: Manifest, template: Mapping[str, Any]) -> Iterator[Problem]:
     metadata, pod = _object(template, "metadata"), _object(template, "spec")
     yield from _reserved_metadata(metadata)
     if pod.get("restartPolicy", "Never") != "Never":
-        yield Problem(
-            f"{_PATH}.spec.restartPolicy",
-            "must be Never",
-            "remove it; the Job starts a new pod for a worker that ended",
-        )
+        yield Problem(f"{_PATH}.spec.restartPolicy", "must be Never", _RESTART_FIX)
     for name, _ in _entries(pod, "volumes"):
         if name.startswith(RESERVED_VOLUMES):
             yield Problem(f"{_PATH}.spec.volumes[{name}]", _TAKEN, "give your volume another name")
@@ -245,9 +234,7 @@ def _reserved_metadata(metadata: Mapping[str, Any]) -> Iterator[Problem]:
                 fix = "remove it; only labels and annotations can be given"
                 yield Problem(f"{path}.{name}", "has no meaning in a template", fix)
         elif value is None and name == "labels":
-            yield Problem(
-                f"{path}.{name}", "is null, which would remove what the operator sets", "leave it out"
-            )
+            yield Problem(f"{path}.{name}", *_REMOVES)
         for key in value if isinstance(value, Mapping) else ():
             if key.startswith(f"{GROUP}/") or key in {INSTANCE_LABEL, MANAGED_BY_LABEL}:
                 yield Problem(f"{path}.{name}[{key}]", _TAKEN, "remove it")

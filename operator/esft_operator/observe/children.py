@@ -27,7 +27,6 @@ class Child:
     """An object that bears one of our names.
 
     Attributes:
-        uid: its own.
         owner: uid of its controller; None where it has none.
         terminating: whether it is being deleted.
     """
@@ -50,7 +49,6 @@ class JobView:
     Attributes:
         template_hash: of the pods it makes.
         parallelism: pods it is to keep.
-        active: pods that it counts as running or pending.
         finished_at: when it completed or failed; None while it goes on.
         failure: reason and message when it failed.
     """
@@ -58,7 +56,6 @@ class JobView:
     child: Child
     template_hash: str | None
     parallelism: int
-    active: int
     finished_at: datetime | None
     failure: tuple[str, str] | None
 
@@ -67,9 +64,9 @@ class JobView:
         """Read a batch/v1 Job."""
         status = body.get("status") or {}
         final = {
-            each["type"]: each
-            for each in status.get("conditions") or ()
-            if each["type"] in {"Complete", "Failed"} and each["status"] == "True"
+            condition["type"]: condition
+            for condition in status.get("conditions") or ()
+            if condition["type"] in {"Complete", "Failed"} and condition["status"] == "True"
         }
         failed = final.get("Failed")
         ended = next(iter(final.values()), None)
@@ -77,7 +74,6 @@ class JobView:
             child=Child.of(body),
             template_hash=(body["metadata"].get("annotations") or {}).get(TEMPLATE_HASH_ANNOTATION),
             parallelism=body["spec"].get("parallelism", 1),
-            active=status.get("active") or 0,
             finished_at=None if ended is None else parse_time(ended["lastTransitionTime"]),
             failure=None if failed is None else (failed.get("reason", ""), failed.get("message", "")),
         )
@@ -104,7 +100,6 @@ class PodView:
         ready: whether its worker runs and is ready.
         ended: whether it has succeeded or failed.
         terminating: whether it is being deleted.
-        created_at: when it was made.
         problem: reason and message when it will not start, or has failed.
         exit_code: of the worker, once it has ended.
     """
@@ -132,7 +127,7 @@ class PodView:
     def of(cls, body: Mapping[str, Any]) -> Self:
         """Read a pod."""
         metadata, status = body["metadata"], body.get("status") or {}
-        conditions = {each["type"]: each for each in status.get("conditions") or ()}
+        conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
         containers = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
         terminated = _terminated(containers)
         return cls(
@@ -169,7 +164,7 @@ class Observed:
 def owner_of(body: Mapping[str, Any]) -> str | None:
     """Uid of an object's controller."""
     references = body["metadata"].get("ownerReferences") or ()
-    return next((each["uid"] for each in references if each.get("controller")), None)
+    return next((owner["uid"] for owner in references if owner.get("controller")), None)
 
 
 def _terminated(containers: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

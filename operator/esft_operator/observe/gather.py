@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from esft.errors import SpecError
 from esft.status.ledger import Ledger
-from esft_operator.clients.cluster import (
+from esft_operator.clients.cluster import Cluster, ForbiddenError
+from esft_operator.clients.redis_endpoint import Endpoint
+from esft_operator.kinds import (
     CONFIG_MAPS,
     JOBS,
     POD_MONITORS,
@@ -22,18 +24,13 @@ from esft_operator.clients.cluster import (
     SCALED_OBJECTS,
     SECRETS,
     VOLUME_CLAIMS,
-    Cluster,
-    ForbiddenError,
 )
-from esft_operator.clients.redis_endpoint import Endpoint
-from esft_operator.names import config_map_name, job_name, selector, volume_claim_name
+from esft_operator.names import Key, config_map_name, selector, volume_claim_name, workers_name
 from esft_operator.observe.progress import Follower
 from esft_operator.observe.situation import Progress, Resource, Situation
 from esft_operator.observe.store import Store
-from esft_operator.resource import Manifest, Run
+from esft_operator.resource import Run
 from esft_operator.settings import OperatorSettings
-
-Key = tuple[str, str]
 
 _KINDS_SECONDS: Final = 300.0  # how long it is believed which kinds the API server serves
 _NEVER: Final = float("-inf")
@@ -60,7 +57,7 @@ class Gathered:
 
 
 class Gatherer:
-    """Knows where each part of a situation comes from."""
+    """Knows where everything in a situation comes from; `clock` tells the time."""
 
     def __init__(
         self,
@@ -71,14 +68,13 @@ class Gatherer:
         follower: Follower,
         clock: Callable[[], datetime],
     ) -> None:
-        """Put the sources together; `clock` tells the time."""
         self._settings = settings
         self._cluster = cluster
         self._store = store
         self._follower = follower
         self._clock = clock
-        self._own_redis = Endpoint(settings.redis_url, credentials_key=settings.credentials_key)
-        self._other_redis: dict[str, Endpoint] = {}
+        self._operator_redis = Endpoint(settings.redis_url, credentials_key=settings.credentials_key)
+        self._user_redis: dict[str, Endpoint] = {}
         self._memories: dict[Key, _Memory] = {}
         self._kinds = (False, False)
         self._kinds_asked_at = _NEVER
@@ -167,13 +163,13 @@ class Gatherer:
             return None
         self._store.put_resource(body)
         children = self._cluster.list(PODS, namespace, selector=selector(name, resource.uid))
-        named: tuple[tuple[Any, str], ...] = (
-            (JOBS, job_name(name)),
+        for kind, child_name in (
+            (JOBS, workers_name(name)),
             (CONFIG_MAPS, config_map_name(name)),
             (VOLUME_CLAIMS, volume_claim_name(name)),
-        )
-        found: list[Manifest | None] = [self._cluster.get(kind, namespace, child) for kind, child in named]
-        children += [child for child in found if child is not None]
+        ):
+            child = self._cluster.get(kind, namespace, child_name)
+            children += [] if child is None else [child]
         self._store.put_children(key, resource.uid, children)
         return self._store.resource(key)
 
@@ -190,28 +186,24 @@ class Gatherer:
     def _endpoint(self, resource: Resource) -> tuple[Endpoint | None, str | None]:
         """The run's Redis, or why it cannot be reached."""
         if resource.redis_secret is None:
-            return self._own_redis, None
+            return self._operator_redis, None
         name, key = resource.redis_secret
-        place = f"Secret {resource.namespace}/{name}"
+        secret = f"Secret {resource.namespace}/{name}"
         try:
-            secret = self._cluster.get(SECRETS, resource.namespace, name)
-            if secret is None or key not in (secret.get("data") or {}):
-                return (
-                    None,
-                    f"spec.redis.urlSecretRef: {place} has no key {key}. Fix: create it with the URL.",
-                )
-            url = base64.b64decode(secret["data"][key], validate=True).decode().strip()
+            data = (self._cluster.get(SECRETS, resource.namespace, name) or {}).get("data") or {}
+            url = base64.b64decode(data[key], validate=True).decode().strip()
+        except KeyError:
+            problem = f"{secret} has no key {key}. Fix: create it with the URL."
         except ForbiddenError:
-            return None, (
-                f"spec.redis.urlSecretRef: the operator may not read {place}, so progress cannot be shown. "
+            problem = (
+                f"the operator may not read {secret}, so progress cannot be shown. "
                 "Fix: let its service account `get` that one Secret (rbac.readableSecrets in the chart)."
             )
         except (binascii.Error, UnicodeDecodeError):
-            return (
-                None,
-                f"spec.redis.urlSecretRef: key {key} of {place} is not text. Fix: store the URL as text.",
-            )
-        return self._other_redis.setdefault(url, Endpoint(url, credentials_key=None)), None
+            problem = f"key {key} of {secret} is not text. Fix: store the URL as text."
+        else:
+            return self._user_redis.setdefault(url, Endpoint(url, credentials_key=None)), None
+        return None, f"spec.redis.urlSecretRef: {problem}"
 
     def _optional_kinds(self) -> tuple[bool, bool]:
         """Whether the API server serves PodMonitors and ScaledObjects."""

@@ -22,11 +22,10 @@ from esft.queue import Observation, RunState
 from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
+from esft_operator.names import Key, about
 from esft_operator.observe.situation import Progress
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]  # namespace, name
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9]{0,63}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{16}")
@@ -78,12 +77,6 @@ class Follower:
         with self._lock:
             self._runs.pop(key, None)
 
-    def progress(self, key: Key, uid: str) -> Progress | None:
-        """What is known of a run; None for one that is not followed."""
-        with self._lock:
-            followed = self._runs.get(key)
-            return None if followed is None or followed.uid != uid else followed.progress
-
     def note_workers(self, key: Key, wanted: int) -> None:
         """Note how many workers are wanted: sizing waits until that has been measured."""
         with self._lock:
@@ -108,9 +101,9 @@ class Follower:
         for _ in range(_MOST_READS):
             with self._lock:
                 cursors = {
-                    each.uid: each.progress.ledger.generation
-                    for each in self._runs.values()
-                    if each.endpoint is endpoint
+                    run.uid: run.progress.ledger.generation
+                    for run in self._runs.values()
+                    if run.endpoint is endpoint
                 }
             try:
                 seen = endpoint.observe(cursors)
@@ -122,19 +115,19 @@ class Follower:
 
     def _endpoints(self) -> list[Endpoint]:
         with self._lock:
-            return list({id(each.endpoint): each.endpoint for each in self._runs.values()}.values())
+            return list({id(run.endpoint): run.endpoint for run in self._runs.values()}.values())
 
     def _take(self, endpoint: Endpoint, seen: dict[str, Seen]) -> bool:
         """Fold what was seen; whether a log has more."""
         more = False
         with self._lock:
-            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
-        for key, each in followed:
-            if each.uid not in seen:
+            followed = [(key, run) for key, run in self._runs.items() if run.endpoint is endpoint]
+        for key, run in followed:
+            if run.uid not in seen:
                 continue
             with self._lock:
-                before = each.progress
-                each.progress = after = self._after(key, each.uid, before, seen[each.uid])
+                before = run.progress
+                run.progress = after = self._after(key, run.uid, before, seen[run.uid])
             state = after.state
             more |= (
                 after.problem is None
@@ -165,10 +158,7 @@ class Follower:
         if state.opening.generation < ledger.generation:
             logger.warning(
                 "Redis lost updates of a run",
-                extra={
-                    "about": {"namespace": key[0], "name": key[1]},
-                    "generation": state.opening.generation,
-                },
+                extra={"about": about(key), "generation": state.opening.generation},
             )
             ledger = replace(ledger, generation=state.opening.generation)
         else:
@@ -179,21 +169,25 @@ class Follower:
 
     def _away(self, endpoint: Endpoint, problem: str) -> None:
         with self._lock:
-            followed = [(key, each) for key, each in self._runs.items() if each.endpoint is endpoint]
-            for _, each in followed:
-                each.progress = replace(each.progress, problem=problem)
+            followed = [(key, run) for key, run in self._runs.items() if run.endpoint is endpoint]
+            for _, run in followed:
+                run.progress = replace(run.progress, problem=problem)
         for key, _ in followed:
             self._notify(key)
 
 
 def _is_news(before: Progress, after: Progress) -> bool:
     """Whether a status or an action may follow from the difference."""
+    return _telling(before) != _telling(after)
+
+
+def _telling(progress: Progress) -> tuple[object, ...]:
+    state = progress.state
     return (
-        before.ledger.generation != after.ledger.generation
-        or before.asked != after.asked
-        or before.problem != after.problem
-        or (before.state is None) != (after.state is None)
-        or (before.state is not None and after.state is not None and before.state.phase != after.state.phase)
+        progress.ledger.generation,
+        progress.asked,
+        progress.problem,
+        None if state is None else state.phase,
     )
 
 

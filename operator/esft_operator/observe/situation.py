@@ -12,6 +12,7 @@ from esft.queue import RunState
 from esft.status import ESFineTuneStatus
 from esft.status.clock import parse_time
 from esft.status.ledger import Ledger
+from esft.status.report import Reason
 from esft_operator.names import FINALIZER, MANAGER
 from esft_operator.observe.children import Observed
 from esft_operator.resource import Run
@@ -35,7 +36,6 @@ class Resource:
     uid: str
     version: str
     generation: int
-    created_at: datetime
     deleted_at: datetime | None
     has_finalizer: bool
     is_ours: bool
@@ -45,7 +45,7 @@ class Resource:
 
     @property
     def about(self) -> dict[str, str]:
-        """What every log line about it says."""
+        """Which one it is: for log lines, and for the API server."""
         return {"namespace": self.namespace, "name": self.name, "uid": self.uid}
 
     @classmethod
@@ -60,7 +60,6 @@ class Resource:
             uid=metadata["uid"],
             version=metadata["resourceVersion"],
             generation=metadata.get("generation", 0),
-            created_at=parse_time(metadata["creationTimestamp"]),
             deleted_at=None if deleted is None else parse_time(deleted),
             has_finalizer=FINALIZER in (metadata.get("finalizers") or ()),
             is_ours=spec.get("managedBy") in {None, MANAGER},
@@ -95,21 +94,13 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the latest actions did not go through: a reason for the condition `Healthy`, and a sentence."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Situation:
     """All that a plan depends on.
 
     Attributes:
         run: the parsed resource; None when its specification cannot be used.
         spec_error: why not.
-        failure: of the latest attempt to act.
+        failure: why the latest actions did not go through, as the condition Healthy says it.
         refresh: whether what the operator does not watch is to be made sure of, too.
         now: the time.
     """
@@ -121,10 +112,15 @@ class Situation:
     progress: Progress
     defaults: WorkerDefaults
     now: datetime
-    failure: Failure | None = None
+    failure: Reason | None = None
     refresh: bool = False
     has_pod_monitors: bool = False
     has_scaled_objects: bool = False
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether the specification says so."""
+        return self.run is not None and self.run.spec.suspend
 
 
 def _status(data: Mapping[str, Any]) -> ESFineTuneStatus:

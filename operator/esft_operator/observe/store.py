@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from esft_operator.names import INSTANCE_LABEL, RUN_UID_LABEL
+from esft_operator.names import INSTANCE_LABEL, RUN_UID_LABEL, Key
 from esft_operator.observe.children import Child, ConfigMapView, JobView, Observed, PodView
 
-Key = tuple[str, str]  # namespace, name of the run
 Body = Mapping[str, Any]
 
 _DELETED: Final = "DELETED"
@@ -31,7 +30,6 @@ class Store:
     """Safe to share between threads."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
         self._lock = threading.Lock()
         self._resources: dict[Key, Body] = {}
         self._families: dict[tuple[Key, str], _Family] = {}
@@ -48,7 +46,7 @@ class Store:
 
     def put_resource(self, body: Body) -> bool:
         """Take over a resource; whether it is newer than what was known."""
-        key = _key_of(body)
+        key = key_of(body)
         with self._lock:
             known = self._resources.get(key)
             if known is not None and _same_or_older(body, known):
@@ -110,15 +108,12 @@ def run_of_child(body: Body) -> tuple[Key | None, str]:
 
 
 def _update(family: _Family, body: Body, *, gone: bool) -> None:
-    kind = body["kind"]
-    if kind == "Pod":
-        if gone:
-            family.pods.pop(body["metadata"]["name"], None)
-        else:
-            family.pods[body["metadata"]["name"]] = PodView.of(body)
-        return
-    observed = family.observed
-    match kind:
+    observed, name = family.observed, body["metadata"]["name"]
+    match body["kind"]:
+        case "Pod" if gone:
+            family.pods.pop(name, None)
+        case "Pod":
+            family.pods[name] = PodView.of(body)
         case "Job":
             family.observed = replace(observed, job=None if gone else JobView.of(body))
         case "ConfigMap":
@@ -127,7 +122,8 @@ def _update(family: _Family, body: Body, *, gone: bool) -> None:
             family.observed = replace(observed, volume_claim=None if gone else Child.of(body))
 
 
-def _key_of(body: Body) -> Key:
+def key_of(body: Body) -> Key:
+    """Which run a resource is."""
     metadata = body["metadata"]
     return metadata["namespace"], metadata["name"]
 

@@ -5,7 +5,7 @@ The owner is the resource, so the garbage collector removes them even when no op
 
 from typing import Final
 
-from esft.spec import API_VERSION, KIND
+from esft_operator.kinds import RUNS, Kind
 from esft_operator.names import child_labels
 from esft_operator.resource import Manifest, Run
 
@@ -13,19 +13,11 @@ COMPONENT_LABEL: Final = "app.kubernetes.io/component"
 WORKER_COMPONENT: Final = "worker"
 
 
-def child(run: Run, *, api_version: str, kind: str, name: str, component: str) -> Manifest:
+def child(run: Run, kind: Kind, name: str, *, component: str = WORKER_COMPONENT) -> Manifest:
     """What every child begins with: type, name, labels and its one owner."""
-    owner = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "name": run.name,
-        "uid": run.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-    return {
-        "apiVersion": api_version,
-        "kind": kind,
+    identity = {"name": run.name, "uid": run.uid}
+    owner = RUNS.type_meta | identity | {"controller": True, "blockOwnerDeletion": True}
+    return kind.type_meta | {
         "metadata": {
             "name": name,
             "namespace": run.namespace,

@@ -1,10 +1,11 @@
-"""A run's own access to Redis, as a Secret."""
+"""A run's access to Redis as a Secret, so that its pods and KEDA need none of the operator's."""
 
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from esft.errors import SpecError
 from esft_operator.decide.build.child import child
+from esft_operator.kinds import SECRETS
 from esft_operator.names import redis_secret_name
 from esft_operator.resource import Manifest, Run
 
@@ -26,14 +27,7 @@ def redis_secret(run: Run, *, url: str) -> Manifest:
             "Fix: set it to redis://HOST:PORT or rediss://HOST:PORT in the operator's Deployment."
         )
     host, port = parts.hostname, str(parts.port or _DEFAULT_PORT)
-    manifest = child(
-        run,
-        api_version="v1",
-        kind="Secret",
-        name=redis_secret_name(run.name, run.uid),
-        component="redis",
-    )
-    return manifest | {
+    return child(run, SECRETS, redis_secret_name(run.name, run.uid), component="redis") | {
         "type": "Opaque",
         "immutable": True,
         "stringData": {

@@ -12,12 +12,11 @@ Source: keda.sh/docs, "Redis Lists" and "TriggerAuthentication".
 from typing import Final
 
 from esft.layout import redis_key
-from esft.spec import API_VERSION, KIND
 from esft_operator.decide.build.child import child
-from esft_operator.names import redis_secret_name, scaled_object_name
+from esft_operator.kinds import RUNS, SCALED_OBJECTS, TRIGGER_AUTHENTICATIONS
+from esft_operator.names import redis_secret_name, workers_name
 from esft_operator.resource import Manifest, Run
 
-_API_VERSION: Final = "keda.sh/v1alpha1"
 _COMPONENT: Final = "autoscaling"
 _PARAMETERS: Final = ("address", "username", "password", "tls")
 
@@ -27,13 +26,7 @@ def trigger_authentication(run: Run) -> Manifest | None:
     if run.spec.workers.autoscaling.keda is None:
         return None
     secret = redis_secret_name(run.name, run.uid)
-    manifest = child(
-        run,
-        api_version=_API_VERSION,
-        kind="TriggerAuthentication",
-        name=scaled_object_name(run.name),
-        component=_COMPONENT,
-    )
+    manifest = child(run, TRIGGER_AUTHENTICATIONS, workers_name(run.name), component=_COMPONENT)
     references = [{"parameter": name, "name": secret, "key": name} for name in _PARAMETERS]
     return manifest | {"spec": {"secretTargetRef": references}}
 
@@ -43,24 +36,18 @@ def scaled_object(run: Run) -> Manifest | None:
     workers = run.spec.workers
     if workers.autoscaling.keda is None:
         return None
-    manifest = child(
-        run,
-        api_version=_API_VERSION,
-        kind="ScaledObject",
-        name=scaled_object_name(run.name),
-        component=_COMPONENT,
-    )
+    manifest = child(run, SCALED_OBJECTS, workers_name(run.name), component=_COMPONENT)
     trigger = {
         "type": "redis",
         "metadata": {
             "listName": redis_key(run.uid, "todo"),
             "listLength": str(workers.autoscaling.keda.items_per_worker),
         },
-        "authenticationRef": {"name": scaled_object_name(run.name)},
+        "authenticationRef": {"name": workers_name(run.name)},
     }
     return manifest | {
         "spec": {
-            "scaleTargetRef": {"apiVersion": API_VERSION, "kind": KIND, "name": run.name},
+            "scaleTargetRef": RUNS.type_meta | {"name": run.name},
             "minReplicaCount": workers.min_replicas,
             "maxReplicaCount": workers.max_replicas,
             "triggers": [trigger],

@@ -120,11 +120,9 @@ def _environment(run: Run) -> list[dict[str, Any]]:
         secret = {"name": redis_secret_name(run.name, run.uid), "key": "url"}
     else:
         secret = {"name": reference.name, "key": reference.key}
+    pod_name = {"apiVersion": "v1", "fieldPath": "metadata.name"}
     return [
-        {
-            "name": "ESFT_POD_NAME",
-            "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}},
-        },
+        {"name": "ESFT_POD_NAME", "valueFrom": {"fieldRef": pod_name}},
         {"name": "ESFT_REDIS_URL", "valueFrom": {"secretKeyRef": secret}},
         {"name": "HOME", "value": _TEMPORARY_FOLDER},
         {"name": "HF_HOME", "value": f"{_CACHE_FOLDER}/huggingface"},
@@ -164,7 +162,7 @@ def _mounts(run: Run) -> list[Manifest]:
 
 def _model_claim(run: Run) -> str | None:
     """The claim of a pvc:// model; None for a model from elsewhere."""
-    scheme, _, place = run.spec.model.source.partition("://")
+    scheme, _, path = run.spec.model.source.partition("://")
     if scheme == "s3":
         raise SpecError(
             "spec.model.source: s3:// is not supported yet. Fix: copy the model to a volume and write "
@@ -172,7 +170,7 @@ def _model_claim(run: Run) -> str | None:
         )
     if scheme != "pvc":
         return None
-    claim = place.partition("/")[0]
+    claim = path.partition("/")[0]
     if not _CLAIM_NAME.fullmatch(claim):
         raise SpecError(
             f"spec.model.source: {claim} is not the name of a PersistentVolumeClaim. "
@@ -186,11 +184,11 @@ def _check_checkpoint_folder(run: Run, template: Manifest) -> None:
     if run.spec.checkpoint.storage.uri is None:
         return
     folder = checkpoint_folder(run)
-    own = {mount["mountPath"] for mount in _mounts(run)}
+    ours = {mount["mountPath"] for mount in _mounts(run)}
     containers = template["spec"]["containers"]
-    worker = next(each for each in containers if each["name"] == WORKER_CONTAINER)
-    theirs = [each["mountPath"] for each in worker["volumeMounts"] if each["mountPath"] not in own]
-    if not any(is_within(folder, place) for place in theirs):
+    worker = next(container for container in containers if container["name"] == WORKER_CONTAINER)
+    theirs = {mount["mountPath"] for mount in worker["volumeMounts"]} - ours
+    if not any(is_within(folder, mount_path) for mount_path in theirs):
         raise TemplateError(
             f"spec.checkpoint.storage.uri: no volume that workers share is mounted at {folder}. Fix: add one to "
             "`volumes` and to `volumeMounts` of the container `worker` in spec.workers.template.spec, or use "

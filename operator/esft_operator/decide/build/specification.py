@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import yaml
 
-from esft.spec import API_VERSION, KIND, without_neutral
+from esft.spec import without_neutral
 from esft.yaml_nodes import resolve_plain
-from esft_operator.decide.build.child import WORKER_COMPONENT, child
+from esft_operator.decide.build.child import child
+from esft_operator.kinds import CONFIG_MAPS, RUNS
 from esft_operator.names import config_map_name
 from esft_operator.resource import Manifest, Run
 
@@ -34,22 +35,13 @@ _NOT_FOR_WORKERS: Final[dict[str, Any]] = {
 
 def config_map(run: Run) -> Manifest:
     """The ConfigMap with the specification, as workers read it."""
-    manifest = child(
-        run,
-        api_version="v1",
-        kind="ConfigMap",
-        name=config_map_name(run.name),
-        component=WORKER_COMPONENT,
-    )
-    return manifest | {"data": {SPEC_FILE: document(run)}}
+    return child(run, CONFIG_MAPS, config_map_name(run.name)) | {"data": {SPEC_FILE: document(run)}}
 
 
 def document(run: Run) -> str:
     """The resource as a YAML file."""
     spec = run.spec.model_dump(mode="json", exclude=_NOT_FOR_WORKERS)
-    resource = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
+    resource = RUNS.type_meta | {
         "metadata": {"name": run.name, "generation": run.generation},
         "spec": without_neutral(spec),
     }

@@ -5,6 +5,7 @@ from typing import Final
 from esft.errors import SpecError
 from esft.layout import checkpoint_name
 from esft_operator.decide.build.child import child
+from esft_operator.kinds import VOLUME_CLAIMS
 from esft_operator.names import volume_claim_name
 from esft_operator.resource import Manifest, Run
 
@@ -18,17 +19,8 @@ def volume_claim(run: Run) -> Manifest | None:
     claim = run.spec.checkpoint.storage.volume_claim
     if claim is None:
         return None
-    manifest = child(
-        run,
-        api_version="v1",
-        kind="PersistentVolumeClaim",
-        name=volume_claim_name(run.name),
-        component="checkpoints",
-    )
-    spec: Manifest = {
-        "accessModes": [claim.access_mode],
-        "resources": {"requests": {"storage": claim.size}},
-    }
+    manifest = child(run, VOLUME_CLAIMS, volume_claim_name(run.name), component="checkpoints")
+    spec: Manifest = {"accessModes": [claim.access_mode], "resources": {"requests": {"storage": claim.size}}}
     if claim.storage_class_name is not None:
         spec["storageClassName"] = claim.storage_class_name
     return manifest | {"spec": spec}
@@ -55,5 +47,5 @@ def checkpoint_folder(run: Run) -> str:
 def checkpoint_uri(run: Run, generation: int) -> str:
     """Where the checkpoint of a generation is, for people and for `spec.model.source` of another run."""
     uri = run.spec.checkpoint.storage.uri
-    place = f"pvc://{volume_claim_name(run.name)}/{_CHECKPOINTS}" if uri is None else uri.rstrip("/")
-    return f"{place}/{checkpoint_name(generation)}"
+    folder = f"pvc://{volume_claim_name(run.name)}/{_CHECKPOINTS}" if uri is None else uri.rstrip("/")
+    return f"{folder}/{checkpoint_name(generation)}"

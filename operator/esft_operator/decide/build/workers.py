@@ -16,8 +16,9 @@ from typing import Final
 
 from esft.errors import EXIT_DRAINED, EXIT_SPEC
 from esft.spec import fingerprint
-from esft_operator.decide.build.child import WORKER_COMPONENT, child
+from esft_operator.decide.build.child import child
 from esft_operator.decide.build.pods import pod_template
+from esft_operator.kinds import JOBS, POD_MONITORS
 from esft_operator.names import (
     INSTANCE_LABEL,
     KUEUE_PREFIX,
@@ -25,8 +26,7 @@ from esft_operator.names import (
     RUN_UID_LABEL,
     TEMPLATE_HASH_ANNOTATION,
     WORKER_CONTAINER,
-    job_name,
-    pod_monitor_name,
+    workers_name,
 )
 from esft_operator.resource import Manifest, Run
 from esft_operator.settings import WorkerDefaults
@@ -36,19 +36,12 @@ _NO_BACKOFF_LIMIT: Final = 2**31 - 1
 
 
 def job(run: Run, defaults: WorkerDefaults, *, parallelism: int) -> Manifest:
-    """The Job of workers.
-
-    Args:
-        run: the run.
-        defaults: what pods get unless the run says otherwise.
-        parallelism: pods to keep.
+    """The Job of workers, which keeps `parallelism` pods.
 
     Raises:
         SpecError: no pod can do what the specification says.
     """
-    manifest = child(
-        run, api_version="batch/v1", kind="Job", name=job_name(run.name), component=WORKER_COMPONENT
-    )
+    manifest = child(run, JOBS, workers_name(run.name))
     spec = _job_spec(run, defaults)
     metadata = manifest["metadata"]
     metadata["labels"] |= _of_kueue(run.labels)
@@ -69,16 +62,9 @@ def template_hash(run: Run, defaults: WorkerDefaults) -> str:
 
 def pod_monitor(run: Run) -> Manifest:
     """The PodMonitor of the workers' metrics, for the Prometheus operator."""
-    manifest = child(
-        run,
-        api_version="monitoring.coreos.com/v1",
-        kind="PodMonitor",
-        name=pod_monitor_name(run.name),
-        component="monitoring",
-    )
-    return manifest | {
+    return child(run, POD_MONITORS, workers_name(run.name), component="monitoring") | {
         "spec": {
-            "selector": {"matchLabels": _pod_labels(run)},
+            "selector": {"matchLabels": {INSTANCE_LABEL: run.name, RUN_UID_LABEL: run.uid}},
             "podTargetLabels": [INSTANCE_LABEL],
             "podMetricsEndpoints": [{"port": METRICS_PORT_NAME}],
         }
@@ -114,7 +100,3 @@ def _hash(run: Run, job_spec: Manifest) -> str:
 
 def _of_kueue(metadata: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in metadata.items() if name.startswith(KUEUE_PREFIX)}
-
-
-def _pod_labels(run: Run) -> dict[str, str]:
-    return {INSTANCE_LABEL: run.name, RUN_UID_LABEL: run.uid}
