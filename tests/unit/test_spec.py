@@ -7,14 +7,13 @@ from pydantic import Field, ValidationError
 from esft.problems import fields_of, models_of, problems_of
 from esft.spec import (
     DataSpec,
-    Decoding,
     ESFineTune,
     ESFineTuneSpec,
-    Evolution,
-    StrictModel,
     fingerprint,
     immutable_differences,
 )
+from esft.spec.base import StrictModel
+from esft.spec.training import Decoding, Evolution
 
 MINIMAL = {
     "model": {"source": "hf://Qwen/Qwen2.5-1.5B-Instruct"},
