@@ -183,9 +183,7 @@ end
 
 local function state()
     return {
-        'ok', field('contract') or '', field('release') or '', field('phase'), field('reason'), field('message'), field('result'), field('measures'), field('opening'),
-        field('policy'), redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
-        field('reported'), field('duplicates'), field('stale'),
-        field('leases_expired'), field('backups'), field('digest_mismatches'),
+        'ok', redis.call('HGETALL', RUN),
+        redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
     }
 end
