@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError
@@ -79,7 +80,7 @@ class Worker:
         self._rollouts = rollouts
         self._metrics = metrics
         self._should_stop = should_stop
-        self._terms: tuple[int, Terms] | None = None
+        self._terms: dict[int, Terms] = {}  # of the generation that was open at the last claim
         self._pending: deque[_Pending] = deque()
         self._reported_at = time.monotonic()
         self._update_norm = 0.0
@@ -136,93 +137,27 @@ class Worker:
     def _join(self) -> None:
         """Enter the run; where Redis has none, create it from the log that this worker holds."""
         run = fingerprint(self._spec)
+        join = partial(
+            self._queue.join, self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS
+        )
         try:
-            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
+            state = join()
         except RunNotFoundError:
-            self._queue.create(
-                fingerprint=run,
-                policy=self._policy.to_json(),
-                policy_version=self._policy.version,
-                log=[record.to_json() for record in self._replica.log],
-                opening=opening(self._spec, self._replica.generation, self._terms_to_open()),
-            )
-            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
+            self._create(run)
+            state = join()
         self._policy = Policy.from_json(state.policy)
 
-    def _terms_to_open(self) -> Terms:
-        """Those that the generation was open with before Redis lost it; without any, what the policy says."""
+    def _create(self, run: str) -> None:
+        """Open this worker's generation on the terms that it had before Redis lost it; else on the policy's."""
         generation = self._replica.generation
-        if self._terms is not None and self._terms[0] == generation:
-            return self._terms[1]
-        return Terms.of(self._spec, generation, self._policy)
-
-    def _follow_log(self, *, block_milliseconds: int = 0) -> None:
-        """Apply every update that was committed since the last look, and compare the digest with the others'."""
-        stage = Stage.WAIT if block_milliseconds else Stage.QUEUE
-        with self._metrics.time(stage):
-            entries = self._queue.updates(
-                self._replica.generation, block_milliseconds=block_milliseconds, count=_LOG_PAGE
-            )
-        while entries:
-            self._apply([UpdateRecord.from_json(entry.record) for entry in entries])
-            if len(entries) < _LOG_PAGE:
-                self._agree_on_digest()
-                return
-            with self._metrics.time(Stage.QUEUE):
-                entries = self._queue.updates(self._replica.generation, count=_LOG_PAGE)
-
-    def _apply(self, records: Sequence[UpdateRecord]) -> None:
-        with self._metrics.time(Stage.UPDATE):
-            self._update_norm = self._replica.apply(records)
-        generation = self._replica.generation
-        self._metrics.generation.set(generation)
-        logger.info("updated", extra={"generation": generation, "update_norm": self._update_norm})
-
-    def _agree_on_digest(self) -> None:
-        """Compare these weights with the others'; make them anew where they differ.
-
-        Raises:
-            ReplicaDivergedError: they still differ from those of another worker that has made them anew.
-        """
-        if self._digest_agrees(rebuilt=False):
-            return
-        logger.error("digest differs; rebuilding the weights", extra={"generation": self._replica.generation})
-        self._metrics.rebuilds.inc()
-        with self._metrics.time(Stage.UPDATE):
-            self._replica.rebuild(self._committed_log())
-        if not self._digest_agrees(rebuilt=True):
-            raise ReplicaDivergedError(
-                f"worker {self._name}: the weights of generation {self._replica.generation} differ from another "
-                "worker's, though both rebuilt them. Fix: run all workers on like hardware with the same image; check "
-                "this machine's memory."
-            )
-
-    def _digest_agrees(self, *, rebuilt: bool) -> bool:
-        with self._metrics.time(Stage.UPDATE):
-            digest = self._replica.weights.digest()
-            measures = self._measures()
-        with self._metrics.time(Stage.QUEUE):
-            agreed = self._queue.digest(
-                self._name,
-                generation=self._replica.generation,
-                digest=digest,
-                rebuilt=rebuilt,
-                measures=measures,
-            )
-        return agreed == digest
-
-    def _measures(self) -> str:
-        """What people watch of these weights; the drift takes a pass over them, so it comes with the divergence."""
-        measures = {"update_norm": self._update_norm}
-        if divergence_due(self._policy, self._replica.generation):
-            measures["weight_drift"] = self._replica.weights.drift()
-        return json.dumps(measures)
-
-    def _committed_log(self) -> list[UpdateRecord]:
-        log: list[UpdateRecord] = []
-        while entries := self._queue.updates(len(log)):
-            log.extend(UpdateRecord.from_json(entry.record) for entry in entries)
-        return log
+        terms = self._terms.get(generation) or Terms.of(self._spec, generation, self._policy)
+        self._queue.create(
+            fingerprint=run,
+            policy=self._policy.to_json(),
+            policy_version=self._policy.version,
+            log=[record.to_json() for record in self._replica.log],
+            opening=opening(self._spec, generation, terms),
+        )
 
     def _claim(self) -> Claim:
         lease_seconds = self._policy.lease_seconds
@@ -235,12 +170,12 @@ class Worker:
                 lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
             )
         self._policy = Policy.from_json(claim.policy)
-        self._terms = claim.generation, Terms.from_json(claim.parameters)
+        self._terms = {claim.generation: Terms.from_json(claim.parameters)}
         return claim
 
     def _perform(self, claim: Claim) -> None:
         """Do the claimed items one after the other; grading of one goes on while the next is generated."""
-        generation, terms = claim.generation, Terms.from_json(claim.parameters)
+        generation, terms = claim.generation, self._terms[claim.generation]
         for text in claim.items:
             if self._replica.generation != generation:
                 return  # closed meanwhile: others had copies of what was left, or it was left out
@@ -322,6 +257,53 @@ class Worker:
             self._apply([UpdateRecord.from_json(text)])
             self._agree_on_digest()
 
+    def _apply(self, records: Sequence[UpdateRecord]) -> None:
+        with self._metrics.time(Stage.UPDATE):
+            self._update_norm = self._replica.apply(records)
+        generation = self._replica.generation
+        self._metrics.generation.set(generation)
+        logger.info("updated", extra={"generation": generation, "update_norm": self._update_norm})
+
+    def _agree_on_digest(self) -> None:
+        """Compare these weights with the others'; make them anew where they differ.
+
+        Raises:
+            ReplicaDivergedError: they still differ from those of another worker that has made them anew.
+        """
+        if self._digest_agrees(rebuilt=False):
+            return
+        logger.error("digest differs; rebuilding the weights", extra={"generation": self._replica.generation})
+        self._metrics.rebuilds.inc()
+        with self._metrics.time(Stage.UPDATE):
+            self._replica.rebuild(self._committed_log())
+        if not self._digest_agrees(rebuilt=True):
+            raise ReplicaDivergedError(
+                f"worker {self._name}: the weights of generation {self._replica.generation} differ from another "
+                "worker's, though both rebuilt them. Fix: run all workers on like hardware with the same image; check "
+                "this machine's memory."
+            )
+
+    def _digest_agrees(self, *, rebuilt: bool) -> bool:
+        with self._metrics.time(Stage.UPDATE):
+            digest = self._replica.weights.digest()
+            measures = self._measures()
+        with self._metrics.time(Stage.QUEUE):
+            agreed = self._queue.digest(
+                self._name,
+                generation=self._replica.generation,
+                digest=digest,
+                rebuilt=rebuilt,
+                measures=measures,
+            )
+        return agreed == digest
+
+    def _measures(self) -> str:
+        """What people watch of these weights; the drift takes a pass over them, so it comes with the divergence."""
+        measures = {"update_norm": self._update_norm}
+        if divergence_due(self._policy, self._replica.generation):
+            measures["weight_drift"] = self._replica.weights.drift()
+        return json.dumps(measures)
+
     def _extend(self, decision: Extend, closing: GenerationResults) -> None:
         """Open the last generation again, with members; where another worker was first, its opening is the one."""
         logger.info("more generations are wanted", extra={"generation": decision.opening.generation})
@@ -355,6 +337,21 @@ class Worker:
         with self._metrics.time(Stage.WAIT):
             self._pending[0].scoring.wait(seconds=milliseconds / 1000)
 
+    def _follow_log(self, *, block_milliseconds: int = 0) -> None:
+        """Apply every update that was committed since the last look, and compare the digest with the others'."""
+        stage = Stage.WAIT if block_milliseconds else Stage.QUEUE
+        with self._metrics.time(stage):
+            entries = self._queue.updates(
+                self._replica.generation, block_milliseconds=block_milliseconds, count=_LOG_PAGE
+            )
+        while entries:
+            self._apply([UpdateRecord.from_json(entry.record) for entry in entries])
+            if len(entries) < _LOG_PAGE:
+                self._agree_on_digest()
+                return
+            with self._metrics.time(Stage.QUEUE):
+                entries = self._queue.updates(self._replica.generation, count=_LOG_PAGE)
+
     def _rewind(self) -> None:
         """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""
         logger.warning(
@@ -363,6 +360,12 @@ class Worker:
         self._pending.clear()
         with self._metrics.time(Stage.UPDATE):
             self._replica.rebuild(self._committed_log())
+
+    def _committed_log(self) -> list[UpdateRecord]:
+        log: list[UpdateRecord] = []
+        while entries := self._queue.updates(len(log)):
+            log.extend(UpdateRecord.from_json(entry.record) for entry in entries)
+        return log
 
 
 def _milliseconds_since(start: float) -> int:
