@@ -10,7 +10,7 @@ import pytest
 
 import esft_worker.compiled
 import esft_worker.noise
-from esft_worker.noise import CpuKernels
+from esft_worker.noise.cpu import CpuKernels
 from noise_parts import normal_integers
 
 pytestmark = pytest.mark.integration

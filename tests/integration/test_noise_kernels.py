@@ -12,11 +12,9 @@ import torch
 
 import esft_worker.noise
 from esft_worker.noise import (
-    CpuKernels,
     Kernels,
     Slot,
     Step,
-    TorchKernels,
     choose,
     cpu,
     kernels_for,
@@ -24,6 +22,8 @@ from esft_worker.noise import (
     torch_ops,
 )
 from esft_worker.noise.contract import perturbation_scale, update_scale
+from esft_worker.noise.cpu import CpuKernels
+from esft_worker.noise.torch_ops import TorchKernels
 from noise_parts import normal_integers
 
 pytestmark = [

@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from esft_worker.noise import CpuKernels, contract, tensor_key
+from esft_worker.noise import contract, tensor_key
+from esft_worker.noise.cpu import CpuKernels
 from noise_parts import normal_integers
 
 pytestmark = pytest.mark.integration

@@ -61,7 +61,6 @@ def instructions(kernel: dict) -> set[str]:
 def test_no_number_that_changes_in_a_run_is_compiled_in(compiled):
     # Three kinds of sizes (1, multiples of 16, others), and perturb's three dtypes.
     assert Counter(kernel["name"] for kernel in compiled) == {
-        "_noise": 3,
         "_perturb": 9,
         "_update": 3,
         "_digest": 3,

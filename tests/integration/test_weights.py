@@ -10,7 +10,8 @@ from esft.population import noise_source
 from esft.records import UpdateRecord
 from esft_worker import weights as weights_module
 from esft_worker.masters import make_masters, storage_within
-from esft_worker.noise import TorchKernels, tensor_key
+from esft_worker.noise import tensor_key
+from esft_worker.noise.torch_ops import TorchKernels
 from esft_worker.weights import Weights
 
 pytestmark = pytest.mark.integration

@@ -13,7 +13,6 @@ from esft.queue.types import (
     Observation,
     Opening,
     ReopenStatus,
-    ReportOutcome,
     RunState,
 )
 
@@ -26,7 +25,6 @@ __all__ = [
     "Observation",
     "Opening",
     "ReopenStatus",
-    "ReportOutcome",
     "RunQueue",
     "RunState",
     "connect",

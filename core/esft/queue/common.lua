@@ -54,12 +54,12 @@ local function parse_holders(value)
 end
 
 local function store_holders(item, holders)
-    local parts = {}
+    local texts = {}
     for index, holder in ipairs(holders) do
-        parts[index] = table.concat(
+        texts[index] = table.concat(
             {integer(holder.since), integer(holder.deadline), holder.worker, holder.token}, ' ')
     end
-    redis.call('HSET', LEASES, item, table.concat(parts, ' '))
+    redis.call('HSET', LEASES, item, table.concat(texts, ' '))
 end
 
 -- ITEMS: item -> "r" (required) or "o" (optional), then its position in the opening.
