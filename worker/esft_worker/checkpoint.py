@@ -127,7 +127,8 @@ class CheckpointStore:
                 others.append((path, state))
             elif state.fingerprint == fingerprint:
                 found.append((path, state))
-        for path, state in others[:1] if not found else ():
+        if others and not found:
+            path, state = others[0]
             require_current(state.versions, f"checkpoint {path}")
         return sorted(found, key=lambda entry: entry[1].generation, reverse=True)
 

@@ -40,7 +40,7 @@ class _Pending:
     """An item whose rollout is done and whose grades are on their way."""
 
     generation: int
-    item: str
+    item: Item
     scoring: Scoring
     milliseconds: int
 
@@ -182,24 +182,25 @@ class Worker:
             item = Item.parse(text)
             start = time.perf_counter()
             match item.kind:
+                case Kind.MEMBER | Kind.EVALUATION:
+                    self._start_grading()
+                    scoring = self._rollouts.perform(item, generation=generation, terms=terms)
+                    self._pending.append(_Pending(generation, item, scoring, _milliseconds_since(start)))
                 case Kind.CHECKPOINT:
-                    with self._metrics.time(Stage.CHECKPOINT):
-                        path = self._replica.save_checkpoint(
-                            writer=self._name, keep=self._policy.checkpoints_kept
-                        )
-                    logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
-                    result = json.dumps({"path": path.name})
+                    result = self._save_checkpoint()
                     self._report([ItemResult(text, result, _milliseconds_since(start))])
                 case Kind.DIVERGENCE:
                     result = self._rollouts.divergence(prompts=terms.kl_prompts)
                     self._report([ItemResult(text, result, _milliseconds_since(start))])
-                case _:
-                    self._start_grading()
-                    scoring = self._rollouts.perform(item, generation=generation, terms=terms)
-                    self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
             if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
                 self._report_graded(most=_MOST_PENDING)
             self._drain_if_asked()
+
+    def _save_checkpoint(self) -> str:
+        with self._metrics.time(Stage.CHECKPOINT):
+            path = self._replica.save_checkpoint(writer=self._name, keep=self._policy.checkpoints_kept)
+        logger.info("checkpoint saved", extra={"path": str(path), "generation": self._replica.generation})
+        return json.dumps({"path": path.name})
 
     def _start_grading(self) -> None:
         """Hand the last rollout to the grading process: the queue has been talked to, the model is up next."""
@@ -217,10 +218,10 @@ class Worker:
             with self._metrics.time(Stage.GRADE):
                 result = first.scoring.result()
             self._metrics.tokens.inc(result.tokens)
-            if Item.parse(first.item).kind is Kind.MEMBER:
+            if first.item.kind is Kind.MEMBER:
                 self._metrics.members.inc()
             if first.generation == self._replica.generation:  # else the generation was closed without it
-                graded.append(ItemResult(first.item, result.to_json(), first.milliseconds))
+                graded.append(ItemResult(str(first.item), result.to_json(), first.milliseconds))
         if graded:
             self._report(graded)
 
