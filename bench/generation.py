@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from esft.document import load
 from esft.generation import prompt_indices
 from esft.spec import ESFineTuneSpec
-from esft_worker.assemble import task_recipe
 from esft_worker.source import default_cache, model_directory
+from esft_worker.tasks import build_task
 from finished_run import JOB, WARM_UP, esft_run
 from plain_loop import PlainLoop
 from rows import show, write
@@ -36,7 +36,7 @@ def plain_seconds(spec: ESFineTuneSpec, *, generations: int, threads: int, devic
         sigma=spec.evolution.sigma,
         learning_rate=spec.evolution.learning_rate,
     )
-    task, examples = task_recipe(spec).build()
+    task, examples = build_task(spec.task)
     taken = []
     for generation in range(generations):
         indices = prompt_indices(spec, generation, available=len(examples.train))

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from esft.document import load
 from esft.generation import prompt_indices
-from esft_worker.assemble import load_engine, task_recipe
+from esft_worker.assemble import load_engine
 from esft_worker.engine.forward import ModelForward
 from esft_worker.source import default_cache, model_directory
+from esft_worker.tasks import build_task
 from finished_run import JOB
 from plain_loop import PlainLoop
 from rows import show, write
@@ -51,7 +52,7 @@ def member_rows(job: Path) -> list[dict[str, object]]:
     """The demo's rollout."""
     spec = load(job, []).spec
     directory = model_directory(spec.model.source, revision=None, token=None, cache=default_cache())
-    _, examples = task_recipe(spec).build()
+    _, examples = build_task(spec.task)
     chosen = [examples.train[index] for index in prompt_indices(spec, 0, available=len(examples.train))]
     cpu = torch.device("cpu")
     engine = load_engine(spec, directory, device=cpu)

@@ -2,9 +2,8 @@
 
 import json
 import logging
-import sys
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import Any
 
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "about"}
 
@@ -36,10 +35,10 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-def configure(*, level: int = logging.INFO, stream: TextIO = sys.stderr, **bound: str) -> None:
-    """Send this process's logs to `stream` as JSON; call once, at the edge of the process."""
-    handler = logging.StreamHandler(stream)
+def configure(**bound: str) -> None:
+    """Send this process's logs to standard error as JSON; call once, at the edge of the process."""
+    handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter(**bound))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     for package in ("esft", "esft_local", "esft_cli", "esft_worker", "esft_operator"):
-        logging.getLogger(package).setLevel(level)
+        logging.getLogger(package).setLevel(logging.INFO)

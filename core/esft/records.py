@@ -11,7 +11,7 @@ import math
 import statistics
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from esft.versions import CURRENT, Versions, require_current
@@ -35,14 +35,7 @@ class MemberResult:
 
     def to_json(self) -> str:
         """Serialise; a NaN becomes null."""
-        return json.dumps(
-            {
-                "reward": finite_or_none(self.reward),
-                "score": finite_or_none(self.score),
-                "examples": self.examples,
-                "tokens": self.tokens,
-            }
-        )
+        return json.dumps({name: finite_or_none(value) for name, value in asdict(self).items()})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -66,11 +59,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; a NaN becomes None."""
-        return {
-            "score": finite_or_none(self.score),
-            "reward": finite_or_none(self.reward),
-            "examples": self.examples,
-        }
+        return {name: finite_or_none(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:

@@ -10,7 +10,7 @@ from kubernetes import client
 
 from crd import ROOT
 from crd_parts import MINIMAL, Resources, Spec, causes, changed, resource
-from esft.spec import Evolution
+from esft.spec.training import Evolution
 from kube_parts import ControlPlane, find_programs, wait_until
 
 pytestmark = pytest.mark.integration

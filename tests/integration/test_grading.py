@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from esft.errors import EXIT_INTERNAL, EXIT_SPEC
+from esft.spec import DataSpec, TaskSpec
 from esft_worker.grading import Grader, GradingProcessError
-from esft_worker.tasks import Example, Grade, Split, TaskError, TaskRecipe
-from misbehaving_rewards import REWARDS, TIMEOUT, exit_of, grade, grading, pid_of, pipe, recipe
+from esft_worker.tasks import Example, Grade, TaskError, build_task
+from misbehaving_rewards import REWARDS, TIMEOUT, exit_of, grade, grading, pid_of, pipe, task_of
 
 # A process or pipe that is not closed warns when it is collected, which pytest makes an error.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("error::ResourceWarning")]
@@ -194,10 +195,10 @@ class TestStart:
             assert pid_of(grader) == before
 
     def test_of_a_task_that_only_the_worker_has(self, module):
-        made = recipe()
-        _, examples = made.build()
+        task = task_of()
+        _, examples = build_task(task)
         module.unlink()
-        with Grader(made, examples) as grader:
+        with Grader(task, examples) as grader:
             for future in (grader.start(), grader.submit("train", [0], ["place"])):
                 with pytest.raises(
                     TaskError, match=r"^spec\.task\.name: importing rewards .*No module named"
@@ -206,20 +207,23 @@ class TestStart:
 
     @pytest.mark.usefixtures("module")
     def test_of_a_task_whose_examples_vary(self):
-        made = recipe("Fickle")
-        with Grader(made, made.build()[1]) as grader:
+        task = task_of("Fickle")
+        with Grader(task, build_task(task)[1]) as grader:
             for future in (grader.start(), grader.submit("train", [0], ["place"])):
                 with pytest.raises(TaskError, match=r"^spec\.task\.name: rewards:Fickle made other examples"):
                     future.result(TIMEOUT)
 
     def test_of_the_built_in_task(self):
-        made = TaskRecipe(
-            "countdown", {"numbers": [3], "style": "compact"}, Split("train", 4), Split("test", 4, 1)
+        task = TaskSpec(
+            name="countdown",
+            options={"numbers": [3], "style": "compact"},
+            train=DataSpec(size=4),
+            test=DataSpec(size=4, seed=1),
         )
-        _, examples = made.build()
+        _, examples = build_task(task)
         example: Example = examples.test[2]
         wrong = "+".join(map(str, example.data["numbers"]))
-        with Grader(made, examples) as grader:
+        with Grader(task, examples) as grader:
             grades = grader.submit("test", [2, 2], [wrong, "?"]).result(TIMEOUT)
         assert [result.reward for result in grades] == pytest.approx([0.1, 0.0])
 
@@ -248,8 +252,8 @@ class TestTheEnd:
         assert _open_files() == before
 
     def test_before_the_start(self):
-        made = recipe()
-        grader = Grader(made, made.build()[1])
+        task = task_of()
+        grader = Grader(task, build_task(task)[1])
         grader.close()
         with pytest.raises(RuntimeError, match="shutdown"):
             grader.start()
@@ -285,10 +289,11 @@ class TestTheEnd:
             import sys
             sys.path.insert(0, {str(module.parent)!r})
             from esft_worker.grading import Grader
-            from esft_worker.tasks import Split, TaskRecipe
+            from esft.spec import DataSpec, TaskSpec
+            from esft_worker.tasks import build_task
 
-            recipe = TaskRecipe("rewards:{name}", {{}}, Split("train", 8))
-            grader = Grader(recipe, recipe.build()[1])
+            task = TaskSpec(name="rewards:{name}", train=DataSpec(size=8))
+            grader = Grader(task, build_task(task)[1])
             grader.submit("train", [0], ["{act} {meeting}"])
             if "{act}" == "process":
                 (grade,) = grader.submit("train", [0], ["process"]).result()

@@ -10,7 +10,8 @@ import pytest
 
 import esft_worker.compiled
 import esft_worker.noise
-from esft_worker.noise import CpuKernels
+from esft_worker.noise.cpu import CpuKernels
+from noise_parts import normal_integers
 
 pytestmark = pytest.mark.integration
 
@@ -18,10 +19,13 @@ pytestmark = pytest.mark.integration
 PROBE = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from esft_worker.noise import cpu
+import torch
+from esft_worker.noise import Slot, TensorKey, cpu
 assert cpu.__file__.startswith(sys.argv[1]), cpu.__file__
 exec(sys.argv[2])
-print(cpu.CpuKernels().noise(1, generation=0, pair=0, start=0, count=4).tolist())
+slot = Slot(TensorKey(1, 1), torch.zeros(4), torch.zeros(4))
+cpu.CpuKernels().perturb([slot], generation=0, pair=0, scale=1.0)
+print(slot.working.int().tolist())
 """
 
 
@@ -50,13 +54,11 @@ def _package(tmp_path):
 
 
 def expected() -> str:
-    return str(CpuKernels().noise(1, generation=0, pair=0, start=0, count=4).tolist())
+    return str(normal_integers(CpuKernels(), 1, generation=0, pair=0, count=4).tolist())
 
 
 def test_works_where_no_cache_folder_is_writable(package):
-    check = (
-        "from numba.core.caching import NullCache; assert isinstance(cpu._noise._compiled._cache, NullCache)"
-    )
+    check = "from numba.core.caching import NullCache; assert isinstance(cpu._perturb._compiled._cache, NullCache)"
     assert probe(package, {"XDG_CACHE_HOME": "/dev/null"}, check) == expected()
 
 

@@ -12,11 +12,9 @@ import torch
 
 import esft_worker.noise
 from esft_worker.noise import (
-    CpuKernels,
     Kernels,
     Slot,
     Step,
-    TorchKernels,
     choose,
     cpu,
     kernels_for,
@@ -24,6 +22,9 @@ from esft_worker.noise import (
     torch_ops,
 )
 from esft_worker.noise.contract import perturbation_scale, update_scale
+from esft_worker.noise.cpu import CpuKernels
+from esft_worker.noise.torch_ops import TorchKernels
+from noise_parts import normal_integers
 
 pytestmark = [
     pytest.mark.integration,
@@ -82,6 +83,7 @@ class Implementation:
 
 
 NUMBA = Implementation("numba-cpu")
+REFERENCE = TorchKernels(torch.device("cpu"))
 
 
 @pytest.fixture(name="other", params=OTHERS, scope="module")
@@ -110,18 +112,17 @@ def same(first: torch.Tensor, second: torch.Tensor) -> bool:
 
 
 def noise(*, generation: int, pair: int, count: int, start: int = 0) -> torch.Tensor:
-    return NUMBA.kernels.noise(KEY.noise, generation=generation, pair=pair, start=start, count=count)
+    return REFERENCE.noise(KEY.noise, generation=generation, pair=pair, start=start, count=count)
 
 
 @pytest.mark.parametrize("key", [7, 2**31 + 5, 2**32 + 2**31, 2**64 - 1])
 @pytest.mark.parametrize("start", FAR)
-def test_noise_is_the_same(other, key, start):
+def test_noise_is_the_same(each, key, start):
     for generation, pair, count in ((9, 2**32 - 1, 5000), (2**31, 0, 3), (1, 16, 0)):
         arguments = {"generation": generation, "pair": pair, "start": start, "count": count}
-        ours, its = (each.kernels.noise(key, **arguments) for each in (NUMBA, other))
-        assert ours.shape == (count,)
-        assert ours.dtype == its.dtype == torch.int32
-        assert torch.equal(ours, its.cpu())
+        integers = normal_integers(each.kernels, key, device=each.device, **arguments)
+        assert integers.shape == (count,)
+        assert torch.equal(integers.cpu(), REFERENCE.noise(key, **arguments))
 
 
 def test_words_are_those_of_philox():

@@ -17,7 +17,9 @@ import numpy.typing as npt
 import pytest
 from scipy import stats
 
-from esft_worker.noise import CpuKernels, contract, tensor_key
+from esft_worker.noise import contract, tensor_key
+from esft_worker.noise.cpu import CpuKernels
+from noise_parts import normal_integers
 
 pytestmark = pytest.mark.integration
 
@@ -35,8 +37,9 @@ def deviations(statistics: int) -> float:
 
 
 def normals(*, count: int, seed: int = 1, name: str = "w", **place: int) -> np.ndarray:
-    where = {"generation": 0, "pair": 0, "start": 0} | place
-    integers = CpuKernels().noise(tensor_key(seed=seed, name=name).noise, count=count, **where)
+    where = {"generation": 0, "pair": 0} | place
+    key = tensor_key(seed=seed, name=name).noise
+    integers = normal_integers(CpuKernels(), key, count=count, **where)
     return integers.numpy() * 2.0**contract.UNIT_EXPONENT
 
 
@@ -77,7 +80,7 @@ def _histogram() -> npt.NDArray[np.int64]:
     def part(stream: tuple[int, int, int]) -> npt.NDArray[np.int64]:
         tensor, generation, pair = stream
         key = tensor_key(seed=1, name=f"model.layers.{tensor}.weight").noise
-        integers = CpuKernels().noise(key, generation=generation, pair=pair, start=0, count=size)
+        integers = normal_integers(CpuKernels(), key, generation=generation, pair=pair, count=size)
         counts = np.zeros(BINS, dtype=np.int64)
         count(counts, integers.numpy())
         return counts

@@ -21,7 +21,6 @@ SCRIPT = Path(__file__).parent.parent / "support" / "compile_triton.py"
 TYPES = {"f16", "f16x2", "f32", "f64"}
 # All that may be done with floats: each of these rounds once, to nearest, or not at all.
 ROUNDING = {
-    "_noise": {"cvt.rn.f32.u32"},
     "_perturb": {"cvt.rn.f32.u32", "cvt.rn.f32.s32", "mul.rn.f32", "add.rn.f32"},
     "_update": {
         "cvt.rn.f32.u32",
@@ -62,7 +61,6 @@ def instructions(kernel: dict) -> set[str]:
 def test_no_number_that_changes_in_a_run_is_compiled_in(compiled):
     # Three kinds of sizes (1, multiples of 16, others), and perturb's three dtypes.
     assert Counter(kernel["name"] for kernel in compiled) == {
-        "_noise": 3,
         "_perturb": 9,
         "_update": 3,
         "_digest": 3,

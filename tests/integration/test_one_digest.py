@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM
 from esft.records import UpdateRecord
 from esft.spec import MasterWeights
 from esft_worker import weights as weights_module
-from esft_worker.noise import Kernels, TorchKernels, kernels_for
+from esft_worker.noise import Kernels, kernels_for
+from esft_worker.noise.torch_ops import TorchKernels
 from esft_worker.weights import Weights
 from random_models import save_random_model
 

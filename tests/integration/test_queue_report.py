@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import redis
 
-from esft.queue import Entry, GenerationResults, ItemResult, Opening, ReportOutcome, RunQueue
+from esft.queue import Entry, GenerationResults, ItemResult, Opening, RunQueue
+from esft.queue.types import ReportOutcome
 from queue_parts import Clock, Worker, counts, create, opening, reported
 
 pytestmark = pytest.mark.integration

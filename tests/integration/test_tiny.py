@@ -47,7 +47,12 @@ def hashes(directory):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    return tiny.build(tmp_path_factory.mktemp("tiny") / "model", progress=ignore, recipe=QUICK)
+    return built(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def built(directory, recipe=QUICK):
+    tiny.build(directory, progress=ignore, recipe=recipe)
+    return directory
 
 
 def countdown(*, style="compact"):
@@ -60,7 +65,7 @@ def test_same_recipe_gives_the_same_files_and_leaves_torch_as_it_was(quick, tmp_
     torch.set_num_threads(threads + 1)
     state = torch.get_rng_state()
     try:
-        again = tiny.build(tmp_path / "again", progress=ignore, recipe=QUICK)
+        again = built(tmp_path / "again")
         assert torch.get_num_threads() == threads + 1
     finally:
         torch.set_num_threads(threads)
@@ -69,8 +74,7 @@ def test_same_recipe_gives_the_same_files_and_leaves_torch_as_it_was(quick, tmp_
 
 
 def test_another_seed_gives_another_model(quick, tmp_path):
-    other = dataclasses.replace(QUICK, seed=1)
-    again = tiny.build(tmp_path / "again", progress=ignore, recipe=other)
+    again = built(tmp_path / "again", dataclasses.replace(QUICK, seed=1))
     assert hashes(again)["model.safetensors"] != hashes(quick)["model.safetensors"]
 
 
@@ -103,9 +107,7 @@ def test_engine_generates_with_it(quick):
 
 
 def test_training_lowers_the_loss(quick, tmp_path):
-    untrained = tiny.build(
-        tmp_path / "model", progress=ignore, recipe=dataclasses.replace(QUICK, steps=0, habit_steps=0)
-    )
+    untrained = built(tmp_path / "model", dataclasses.replace(QUICK, steps=0, habit_steps=0))
     puzzles = Puzzles.enumerate(max_number=9, max_target=20, exclude=())
     inputs, answers = puzzles.draw(256, habit_share=0.5, generator=torch.Generator().manual_seed(7))
     assert loss_of(quick, inputs, answers) < 0.9 * loss_of(untrained, inputs, answers)

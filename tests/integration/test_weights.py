@@ -10,7 +10,8 @@ from esft.population import noise_source
 from esft.records import UpdateRecord
 from esft_worker import weights as weights_module
 from esft_worker.masters import make_masters, storage_within
-from esft_worker.noise import CpuKernels, tensor_key
+from esft_worker.noise import tensor_key
+from esft_worker.noise.torch_ops import TorchKernels
 from esft_worker.weights import Weights
 
 pytestmark = pytest.mark.integration
@@ -70,7 +71,9 @@ def copied(weights: Weights) -> dict[str, torch.Tensor]:
 
 def noise(name: str, shape: torch.Size, *, generation: int, pair: int) -> np.ndarray:
     key = tensor_key(seed=SEED, name=name).noise
-    integers = CpuKernels().noise(key, generation=generation, pair=pair, start=0, count=math.prod(shape))
+    integers = TorchKernels(torch.device("cpu")).noise(
+        key, generation=generation, pair=pair, start=0, count=math.prod(shape)
+    )
     return integers.numpy().reshape(tuple(shape))
 
 

@@ -55,9 +55,6 @@ def launch_everything() -> None:
                 step = Step(counter, (counter,), (1,), scale)
                 kernels.update(slots, [step] * (1 + counter % 17))
             kernels.digest(slots)
-    for counter, key, start in zip(COUNTERS, KEYS, [*STARTS, *STARTS], strict=False):
-        for count in SIZES:
-            kernels.noise(key, generation=counter, pair=counter, start=start, count=count)
 
 
 def tool(path: str, *arguments: str) -> str:

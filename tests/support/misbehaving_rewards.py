@@ -4,8 +4,9 @@ import os
 import select
 from contextlib import contextmanager
 
+from esft.spec import DataSpec, TaskSpec
 from esft_worker.grading import Grader
-from esft_worker.tasks import Split, TaskRecipe
+from esft_worker.tasks import build_task
 
 TIMEOUT = 60
 
@@ -113,14 +114,14 @@ class Fickle(Patient):
 """
 
 
-def recipe(name="Patient"):
-    return TaskRecipe(f"rewards:{name}", {}, Split("train", 8), Split("test", 4, seed=1))
+def task_of(name="Patient"):
+    return TaskSpec(name=f"rewards:{name}", train=DataSpec(size=8), test=DataSpec(size=4, seed=1))
 
 
 @contextmanager
 def grading(name="Patient"):
-    made = recipe(name)
-    with Grader(made, made.build()[1]) as grader:
+    task = task_of(name)
+    with Grader(task, build_task(task)[1]) as grader:
         yield grader
 
 

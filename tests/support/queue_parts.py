@@ -38,14 +38,21 @@ def create(
     versions: Versions = CURRENT,
 ) -> bool:
     """Create a run, whose first open generation is the small one that follows the log unless another is given."""
-    return queue.create(
+    created = queue.create(
         fingerprint=fingerprint,
         policy=policy,
         policy_version=version,
         log=log,
         opening=first or opening(len(log)),
-        versions=versions,
     )
+    if created:
+        begin_with(queue, versions)
+    return created
+
+
+def begin_with(queue: RunQueue, versions: Versions) -> None:
+    """Let a run be as if software of these versions had created it."""
+    queue._redis.hset(queue.keys[0], mapping={"contract": versions.contract, "release": versions.release})
 
 
 def claimed(*items: str, status: ClaimStatus = ClaimStatus.ITEMS, generation: int = 0) -> Claim:

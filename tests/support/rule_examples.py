@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from esft.spec import Rule, rules_by_path
+from esft.spec import rules_by_path
+from esft.spec.rules import Rule
 
 Changes = dict[str, Any]
 

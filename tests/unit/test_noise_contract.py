@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from esft_worker.noise import Slot, Step, TorchKernels, combine_digests, contract, tensor_key, torch_ops
+from esft_worker.noise import Slot, Step, combine_digests, contract, tensor_key, torch_ops
+from esft_worker.noise.torch_ops import TorchKernels
 
 GOLDEN_KEYS = (14096639574070430911, 7449498828997408762)
 GOLDEN_NOISE = [-460798, -393501, 758344, -2102628, 1359188, -721555]

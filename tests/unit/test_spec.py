@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from esft.problems import fields_of, models_of, problems_of
-from esft.spec import DataSpec, Decoding, ESFineTune, ESFineTuneSpec, Evolution
+from esft.spec import DataSpec, ESFineTune, ESFineTuneSpec
+from esft.spec.training import Decoding, Evolution
 from spec_examples import COMPLETE, MINIMAL, changed, read
 
 

@@ -3,7 +3,9 @@
 import pytest
 from pydantic import Field
 
-from esft.spec import ESFineTuneSpec, Evolution, StrictModel, fingerprint, immutable_differences
+from esft.spec import ESFineTuneSpec, fingerprint, immutable_differences
+from esft.spec.base import StrictModel
+from esft.spec.training import Evolution
 from spec_examples import COMPLETE, MINIMAL, changed, read
 
 DECISIVE = [

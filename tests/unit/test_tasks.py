@@ -3,6 +3,7 @@ import sys
 import pytest
 
 from esft.errors import EXIT_SPEC, SpecError
+from esft.spec import DataSpec, TaskSpec
 from esft_worker.tasks import (
     Example,
     Examples,
@@ -12,7 +13,7 @@ from esft_worker.tasks import (
     Task,
     TaskError,
     TaskOptions,
-    TaskRecipe,
+    build_task,
     load_examples,
     load_task,
 )
@@ -169,12 +170,13 @@ def test_fingerprint_sees_prompts_order_and_split():
     assert len(variants[0].fingerprint) == 16
 
 
-def test_recipe_survives_json():
-    recipe = TaskRecipe("countdown", {"numbers": [3]}, TRAIN, Split("test", 5, 1, "file:///a.jsonl"))
-    assert TaskRecipe.from_json(recipe.to_json()) == recipe
-    alone = TaskRecipe("countdown", {"numbers": [3]}, TRAIN)
-    assert TaskRecipe.from_json(alone.to_json()) == alone
-    assert alone.build()[1] == load_examples(load_task("countdown", {"numbers": [3]}), train=TRAIN, test=None)
+@pytest.mark.parametrize("test", [None, Split("test", 5, seed=1)])
+def test_a_spec_is_built_as_it_says(test):
+    data = None if test is None else DataSpec(size=test.size, seed=test.seed)
+    spec = TaskSpec(name="countdown", options={"numbers": [3]}, train=DataSpec(size=TRAIN.size), test=data)
+    task, examples = build_task(TaskSpec.model_validate(spec.model_dump(mode="json")))
+    assert examples == load_examples(load_task("countdown", {"numbers": [3]}), train=TRAIN, test=test)
+    assert type(task) is Countdown
 
 
 def test_a_task_error_fails_the_run():

@@ -12,7 +12,7 @@ import torch
 
 from esft.policy import Policy
 from esft.queue import RunQueue
-from esft.spec import DataSpec, ESFineTuneSpec, fingerprint
+from esft.spec import ESFineTuneSpec, fingerprint
 from esft_worker.checkpoint import CheckpointStore
 from esft_worker.engine import Drained, TransformersEngine
 from esft_worker.grading import Grader
@@ -22,7 +22,7 @@ from esft_worker.metrics import Stage, WorkerMetrics
 from esft_worker.replica import Replica
 from esft_worker.rollouts import Rollouts
 from esft_worker.source import model_directory
-from esft_worker.tasks import Split, SplitName, TaskRecipe
+from esft_worker.tasks import build_task
 from esft_worker.weights import Weights
 
 logger = logging.getLogger(__name__)
@@ -120,10 +120,9 @@ def assembled_worker(
     Raises:
         SpecError: the model, the task or their fit is wrong.
     """
-    recipe = task_recipe(spec)
     with metrics.time(Stage.LOAD):
-        _, examples = recipe.build()
-    with Grader(recipe, examples) as grader:
+        _, examples = build_task(spec.task)
+    with Grader(spec.task, examples) as grader:
         grader.start()
         with metrics.time(Stage.LOAD):
             replica = build_replica(spec, host, should_stop=should_stop)
@@ -147,21 +146,6 @@ def assembled_worker(
                 metrics=metrics,
                 should_stop=should_stop,
             )
-
-
-def task_recipe(spec: ESFineTuneSpec) -> TaskRecipe:
-    """What a run's task is built from."""
-    task = spec.task
-    return TaskRecipe(
-        name=task.name,
-        options=task.options,
-        train=_split("train", task.train),
-        test=None if task.test is None else _split("test", task.test),
-    )
-
-
-def _split(name: SplitName, data: DataSpec) -> Split:
-    return Split(name=name, size=data.size, seed=data.seed, source=data.source)
 
 
 def _logged_progress(should_stop: Callable[[], bool]) -> Callable[[int, int], None]:

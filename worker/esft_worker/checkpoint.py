@@ -8,7 +8,6 @@ a run goes on. Working weights in 16 bits are not enough to do so, hence the fp3
 import errno
 import json
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +127,8 @@ class CheckpointStore:
                 others.append((path, state))
             elif state.fingerprint == fingerprint:
                 found.append((path, state))
-        for path, state in others[:1] if not found else ():
+        if others and not found:
+            path, state = others[0]
             require_current(state.versions, f"checkpoint {path}")
         return sorted(found, key=lambda entry: entry[1].generation, reverse=True)
 
@@ -140,7 +140,11 @@ class CheckpointStore:
     def _prune(self, generation: int, *, keep: int) -> None:
         """Drop the oldest, and what killed writers left: a generation closes only after its checkpoint is done."""
         newest_last = sorted(self._folders(), key=_generation_of)
-        partial = [path for path in self._root.glob(".generation-*") if _generation_of(path) < generation]
+        partial = [
+            path
+            for path in self._root.iterdir()
+            if path.name.startswith(".") and 0 <= _generation_of(path) < generation
+        ]
         for path in [*newest_last[:-keep], *partial]:
             shutil.rmtree(path, ignore_errors=True)
 
@@ -172,7 +176,8 @@ def seconds_to_read(directory: Path) -> float:
 
 
 def _generation_of(path: Path) -> int:
-    found = re.search(r"generation-(\d+)", path.name)
+    """That of a checkpoint, complete or not; -1 of anything else."""
+    found = CHECKPOINT_NAME.match(path.name.removeprefix("."))
     return int(found.group(1)) if found else -1
 
 

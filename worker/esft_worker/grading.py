@@ -25,7 +25,8 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from typing import IO, Any, Final, Self, TypeVar, cast
 
 from esft.errors import EsftError
-from esft_worker.tasks import Examples, Grade, SplitName, TaskError, TaskRecipe
+from esft.spec import TaskSpec
+from esft_worker.tasks import Examples, Grade, SplitName, TaskError
 
 START_TIMEOUT_SECONDS: Final = 300.0
 """For importing the task and building its examples, which may read a large file."""
@@ -50,14 +51,14 @@ class Grader:
     The child starts with `start` or the first batch, and again whenever it is needed and gone.
     """
 
-    def __init__(self, recipe: TaskRecipe, examples: Examples) -> None:
+    def __init__(self, task: TaskSpec, examples: Examples) -> None:
         """Hold what is graded; nothing is started yet.
 
         Args:
-            recipe: what the child builds the task from.
+            task: what the child builds the task from.
             examples: what this process built from it; the child's have to be the same.
         """
-        self._recipe = recipe
+        self._task = task
         self._examples = examples
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="grader")
         self._lock = threading.Lock()  # of the three fields below, which `close` shares with the thread
@@ -129,7 +130,7 @@ class Grader:
             return action()
         except _ChildDiedError as death:
             raise GradingProcessError(
-                f"the process that runs task {self._recipe.name} {death} {doing}, twice. "
+                f"the process that runs task {self._task.name} {death} {doing}, twice. "
                 "Fix: see its last words in the log; where memory ran out, raise the worker's limit."
             ) from death
 
@@ -140,7 +141,7 @@ class Grader:
             if self._child is not None:
                 return
             self._child = _Child()
-        greeting = {"path": sys.path, "recipe": self._recipe.to_json()}
+        greeting = {"path": sys.path, "task": self._task.model_dump(mode="json")}
         try:
             ready = self._ask(greeting, timeout=START_TIMEOUT_SECONDS, doing="to start")
         except TaskError:
@@ -150,7 +151,7 @@ class Grader:
         if ready["fingerprint"] != self._examples.fingerprint:
             self._discard()
             raise TaskError(
-                f"spec.task.name: {self._recipe.name} made other examples in the grading process than in the "
+                f"spec.task.name: {self._task.name} made other examples in the grading process than in the "
                 "worker. Fix: let `examples` depend on nothing but the options and the split."
             )
 
@@ -182,7 +183,7 @@ class Grader:
             if time.monotonic() - began < timeout:
                 raise
             raise TaskError(
-                f"spec.task.name: {self._recipe.name} took more than {timeout:g} s {doing}. "
+                f"spec.task.name: {self._task.name} took more than {timeout:g} s {doing}. "
                 "Fix: make it faster (the log shows where it was), or give its class a longer "
                 "grade_timeout_seconds."
             ) from death

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from uuid import uuid4
 
 from esft.errors import ReplicaDivergedError, RunNotFoundError
@@ -39,7 +40,7 @@ class _Pending:
     """An item whose rollout is done and whose grades are on their way."""
 
     generation: int
-    item: str
+    item: Item
     scoring: Scoring
     milliseconds: int
 
@@ -79,7 +80,7 @@ class Worker:
         self._rollouts = rollouts
         self._metrics = metrics
         self._should_stop = should_stop
-        self._terms: tuple[int, Terms] | None = None
+        self._terms: dict[int, Terms] = {}  # of the generation that was open at the last claim
         self._pending: deque[_Pending] = deque()
         self._reported_at = time.monotonic()
         self._update_norm = 0.0
@@ -136,40 +137,126 @@ class Worker:
     def _join(self) -> None:
         """Enter the run; where Redis has none, create it from the log that this worker holds."""
         run = fingerprint(self._spec)
+        join = partial(
+            self._queue.join, self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS
+        )
         try:
-            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
+            state = join()
         except RunNotFoundError:
-            self._queue.create(
-                fingerprint=run,
-                policy=self._policy.to_json(),
-                policy_version=self._policy.version,
-                log=[record.to_json() for record in self._replica.log],
-                opening=opening(self._spec, self._replica.generation, self._terms_to_open()),
-            )
-            state = self._queue.join(self._name, fingerprint=run, ttl_milliseconds=WORKER_TTL_MILLISECONDS)
+            self._create(run)
+            state = join()
         self._policy = Policy.from_json(state.policy)
 
-    def _terms_to_open(self) -> Terms:
-        """Those that the generation was open with before Redis lost it; without any, what the policy says."""
+    def _create(self, run: str) -> None:
+        """Open this worker's generation on the terms that it had before Redis lost it; else on the policy's."""
         generation = self._replica.generation
-        if self._terms is not None and self._terms[0] == generation:
-            return self._terms[1]
-        return Terms.of(self._spec, generation, self._policy)
+        terms = self._terms.get(generation) or Terms.of(self._spec, generation, self._policy)
+        self._queue.create(
+            fingerprint=run,
+            policy=self._policy.to_json(),
+            policy_version=self._policy.version,
+            log=[record.to_json() for record in self._replica.log],
+            opening=opening(self._spec, generation, terms),
+        )
 
-    def _follow_log(self, *, block_milliseconds: int = 0) -> None:
-        """Apply every update that was committed since the last look, and compare the digest with the others'."""
-        stage = Stage.WAIT if block_milliseconds else Stage.QUEUE
-        with self._metrics.time(stage):
-            entries = self._queue.updates(
-                self._replica.generation, block_milliseconds=block_milliseconds, count=_LOG_PAGE
+    def _claim(self) -> Claim:
+        lease_seconds = self._policy.lease_seconds
+        with self._metrics.time(Stage.QUEUE):
+            claim = self._queue.claim(
+                self._name,
+                generation=self._replica.generation,
+                count=self._policy.claim_size,
+                token=uuid4().hex,
+                lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
             )
-        while entries:
-            self._apply([UpdateRecord.from_json(entry.record) for entry in entries])
-            if len(entries) < _LOG_PAGE:
-                self._agree_on_digest()
-                return
-            with self._metrics.time(Stage.QUEUE):
-                entries = self._queue.updates(self._replica.generation, count=_LOG_PAGE)
+        self._policy = Policy.from_json(claim.policy)
+        self._terms = {claim.generation: Terms.from_json(claim.parameters)}
+        return claim
+
+    def _perform(self, claim: Claim) -> None:
+        """Do the claimed items one after the other; grading of one goes on while the next is generated."""
+        generation, terms = claim.generation, self._terms[claim.generation]
+        for text in claim.items:
+            if self._replica.generation != generation:
+                return  # closed meanwhile: others had copies of what was left, or it was left out
+            item = Item.parse(text)
+            start = time.perf_counter()
+            match item.kind:
+                case Kind.MEMBER | Kind.EVALUATION:
+                    self._start_grading()
+                    scoring = self._rollouts.perform(item, generation=generation, terms=terms)
+                    self._pending.append(_Pending(generation, item, scoring, _milliseconds_since(start)))
+                case Kind.CHECKPOINT:
+                    result = self._save_checkpoint()
+                    self._report([ItemResult(text, result, _milliseconds_since(start))])
+                case Kind.DIVERGENCE:
+                    result = self._rollouts.divergence(prompts=terms.kl_prompts)
+                    self._report([ItemResult(text, result, _milliseconds_since(start))])
+            if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
+                self._report_graded(most=_MOST_PENDING)
+            self._drain_if_asked()
+
+    def _save_checkpoint(self) -> str:
+        with self._metrics.time(Stage.CHECKPOINT):
+            path = self._replica.save_checkpoint(writer=self._name, keep=self._policy.checkpoints_kept)
+        logger.info("checkpoint saved", extra={"path": str(path), "generation": self._replica.generation})
+        return json.dumps({"path": path.name})
+
+    def _start_grading(self) -> None:
+        """Hand the last rollout to the grading process: the queue has been talked to, the model is up next."""
+        if self._pending:
+            self._pending[-1].scoring.start()
+
+    def _report_graded(self, *, most: int | None = None) -> None:
+        """Report what is graded; wait for grades where more than `most` rollouts lack them."""
+        graded: list[ItemResult] = []
+        while self._pending:
+            first = self._pending[0]
+            if not first.scoring.done() and (most is None or len(self._pending) <= most):
+                break
+            self._pending.popleft()
+            with self._metrics.time(Stage.GRADE):
+                result = first.scoring.result()
+            self._metrics.tokens.inc(result.tokens)
+            if first.item.kind is Kind.MEMBER:
+                self._metrics.members.inc()
+            if first.generation == self._replica.generation:  # else the generation was closed without it
+                graded.append(ItemResult(str(first.item), result.to_json(), first.milliseconds))
+        if graded:
+            self._report(graded)
+
+    def _report(self, results: Sequence[ItemResult]) -> None:
+        self._reported_at = time.monotonic()
+        with self._metrics.time(Stage.QUEUE):
+            outcomes = self._queue.report(self._name, generation=self._replica.generation, results=results)
+        if outcomes[-1].complete:
+            self._close()
+
+    def _close(self) -> None:
+        """Turn a complete generation into an update, into more of itself, or into the end of the run."""
+        with self._metrics.time(Stage.QUEUE):
+            closing = self._queue.results(self._replica.generation)
+        if closing is None:
+            return  # another worker was first
+        self._policy = Policy.from_json(closing.policy)
+        match close(self._spec, self._policy, closing, self._replica.log):
+            case Commit() as decision:
+                self._commit(decision)
+            case Extend() as decision:
+                self._extend(decision, closing)
+            case Finish() as decision:
+                self._finish(decision)
+
+    def _commit(self, decision: Commit) -> None:
+        """Append the record to the log and apply it; where another worker was first, its record is the one."""
+        record = decision.record
+        with self._metrics.time(Stage.QUEUE):
+            text = self._queue.commit(
+                generation=record.generation, record=record.to_json(), opening=decision.opening
+            )
+        if text is not None:
+            self._apply([UpdateRecord.from_json(text)])
+            self._agree_on_digest()
 
     def _apply(self, records: Sequence[UpdateRecord]) -> None:
         with self._metrics.time(Stage.UPDATE):
@@ -218,110 +305,6 @@ class Worker:
             measures["weight_drift"] = self._replica.weights.drift()
         return json.dumps(measures)
 
-    def _committed_log(self) -> list[UpdateRecord]:
-        log: list[UpdateRecord] = []
-        while entries := self._queue.updates(len(log)):
-            log.extend(UpdateRecord.from_json(entry.record) for entry in entries)
-        return log
-
-    def _claim(self) -> Claim:
-        lease_seconds = self._policy.lease_seconds
-        with self._metrics.time(Stage.QUEUE):
-            claim = self._queue.claim(
-                self._name,
-                generation=self._replica.generation,
-                count=self._policy.claim_size,
-                token=uuid4().hex,
-                lease_milliseconds=None if lease_seconds is None else lease_seconds * 1000,
-            )
-        self._policy = Policy.from_json(claim.policy)
-        self._terms = claim.generation, Terms.from_json(claim.parameters)
-        return claim
-
-    def _perform(self, claim: Claim) -> None:
-        """Do the claimed items one after the other; grading of one goes on while the next is generated."""
-        generation, terms = claim.generation, Terms.from_json(claim.parameters)
-        for text in claim.items:
-            if self._replica.generation != generation:
-                return  # closed meanwhile: others had copies of what was left, or it was left out
-            item = Item.parse(text)
-            start = time.perf_counter()
-            match item.kind:
-                case Kind.CHECKPOINT:
-                    with self._metrics.time(Stage.CHECKPOINT):
-                        path = self._replica.save_checkpoint(
-                            writer=self._name, keep=self._policy.checkpoints_kept
-                        )
-                    logger.info("checkpoint saved", extra={"path": str(path), "generation": generation})
-                    result = json.dumps({"path": path.name})
-                    self._report([ItemResult(text, result, _milliseconds_since(start))])
-                case Kind.DIVERGENCE:
-                    result = self._rollouts.divergence(prompts=terms.kl_prompts)
-                    self._report([ItemResult(text, result, _milliseconds_since(start))])
-                case _:
-                    self._start_grading()
-                    scoring = self._rollouts.perform(item, generation=generation, terms=terms)
-                    self._pending.append(_Pending(generation, text, scoring, _milliseconds_since(start)))
-            if time.monotonic() - self._reported_at > _LONGEST_UNREPORTED_SECONDS:
-                self._report_graded(most=_MOST_PENDING)
-            self._drain_if_asked()
-
-    def _start_grading(self) -> None:
-        """Hand the last rollout to the grading process: the queue has been talked to, the model is up next."""
-        if self._pending:
-            self._pending[-1].scoring.start()
-
-    def _report_graded(self, *, most: int | None = None) -> None:
-        """Report what is graded; wait for grades where more than `most` rollouts lack them."""
-        graded: list[ItemResult] = []
-        while self._pending:
-            first = self._pending[0]
-            if not first.scoring.done() and (most is None or len(self._pending) <= most):
-                break
-            self._pending.popleft()
-            with self._metrics.time(Stage.GRADE):
-                result = first.scoring.result()
-            self._metrics.tokens.inc(result.tokens)
-            if Item.parse(first.item).kind is Kind.MEMBER:
-                self._metrics.members.inc()
-            if first.generation == self._replica.generation:  # else the generation was closed without it
-                graded.append(ItemResult(first.item, result.to_json(), first.milliseconds))
-        if graded:
-            self._report(graded)
-
-    def _report(self, results: Sequence[ItemResult]) -> None:
-        self._reported_at = time.monotonic()
-        with self._metrics.time(Stage.QUEUE):
-            outcomes = self._queue.report(self._name, generation=self._replica.generation, results=results)
-        if outcomes[-1].complete:
-            self._close()
-
-    def _close(self) -> None:
-        """Turn a complete generation into an update, into more of itself, or into the end of the run."""
-        with self._metrics.time(Stage.QUEUE):
-            closing = self._queue.results(self._replica.generation)
-        if closing is None:
-            return  # another worker was first
-        self._policy = Policy.from_json(closing.policy)
-        match close(self._spec, self._policy, closing, self._replica.log):
-            case Commit() as decision:
-                self._commit(decision)
-            case Extend() as decision:
-                self._extend(decision, closing)
-            case Finish() as decision:
-                self._finish(decision)
-
-    def _commit(self, decision: Commit) -> None:
-        """Append the record to the log and apply it; where another worker was first, its record is the one."""
-        record = decision.record
-        with self._metrics.time(Stage.QUEUE):
-            text = self._queue.commit(
-                generation=record.generation, record=record.to_json(), opening=decision.opening
-            )
-        if text is not None:
-            self._apply([UpdateRecord.from_json(text)])
-            self._agree_on_digest()
-
     def _extend(self, decision: Extend, closing: GenerationResults) -> None:
         """Open the last generation again, with members; where another worker was first, its opening is the one."""
         logger.info("more generations are wanted", extra={"generation": decision.opening.generation})
@@ -355,6 +338,21 @@ class Worker:
         with self._metrics.time(Stage.WAIT):
             self._pending[0].scoring.wait(seconds=milliseconds / 1000)
 
+    def _follow_log(self, *, block_milliseconds: int = 0) -> None:
+        """Apply every update that was committed since the last look, and compare the digest with the others'."""
+        stage = Stage.WAIT if block_milliseconds else Stage.QUEUE
+        with self._metrics.time(stage):
+            entries = self._queue.updates(
+                self._replica.generation, block_milliseconds=block_milliseconds, count=_LOG_PAGE
+            )
+        while entries:
+            self._apply([UpdateRecord.from_json(entry.record) for entry in entries])
+            if len(entries) < _LOG_PAGE:
+                self._agree_on_digest()
+                return
+            with self._metrics.time(Stage.QUEUE):
+                entries = self._queue.updates(self._replica.generation, count=_LOG_PAGE)
+
     def _rewind(self) -> None:
         """Redis came back with a shorter log than ours (it lost its last writes): go back to it and compute again."""
         logger.warning(
@@ -363,6 +361,12 @@ class Worker:
         self._pending.clear()
         with self._metrics.time(Stage.UPDATE):
             self._replica.rebuild(self._committed_log())
+
+    def _committed_log(self) -> list[UpdateRecord]:
+        log: list[UpdateRecord] = []
+        while entries := self._queue.updates(len(log)):
+            log.extend(UpdateRecord.from_json(entry.record) for entry in entries)
+        return log
 
 
 def _milliseconds_since(start: float) -> int:

@@ -98,8 +98,7 @@ class _DeviceMasters:
     def read(self) -> Iterator[Sequence[Slot]]:
         yield self._slots
 
-    def write(self) -> Iterator[Sequence[Slot]]:
-        yield self._slots
+    write = read
 
     def tensors(self) -> list[torch.Tensor]:
         return [slot.master for slot in self._slots]

@@ -77,26 +77,31 @@ class Scoring:
         )
 
 
+@dataclass(frozen=True, slots=True)
 class Rollouts:
-    """Evaluates members and held-out shards with a replica's model."""
+    """Evaluates members and held-out shards with a replica's model.
 
-    def __init__(
-        self,
-        spec: ESFineTuneSpec,
-        *,
-        replica: Replica,
-        examples: Examples,
-        grader: Grader,
-        metrics: WorkerMetrics,
-        should_stop: Callable[[], bool],
-    ) -> None:
-        """Hold what every item needs; nothing is computed yet."""
-        self._spec = spec
-        self._replica = replica
-        self._examples = examples
-        self._grader = grader
-        self._metrics = metrics
-        self._should_stop = should_stop
+    Attributes:
+        spec: of the run.
+        replica: the weights, which each item has as it needs them.
+        examples: of the task.
+        grader: of the completions.
+        metrics: of the worker.
+        should_stop: asked between tokens.
+    """
+
+    spec: ESFineTuneSpec
+    replica: Replica
+    examples: Examples
+    grader: Grader
+    metrics: WorkerMetrics
+    should_stop: Callable[[], bool]
+
+    def perform(self, item: Item, *, generation: int, terms: Terms) -> Scoring:
+        """Roll out a member or an evaluation shard, on the terms that its generation was opened with."""
+        if item.kind is Kind.MEMBER:
+            return self.member(item.index, generation=generation, sigma=terms.sigma)
+        return self.evaluation(item.index, generation=generation, shards=terms.evaluation_shards)
 
     def member(self, member: int, *, generation: int, sigma: float) -> Scoring:
         """Score one member: perturb, generate, grade. A model without finite logits has fitness NaN.
@@ -104,10 +109,10 @@ class Rollouts:
         Raises:
             Drained: the worker was asked to stop.
         """
-        indices = prompt_indices(self._spec, generation, available=len(self._examples.train))
-        examples = [self._examples.train[index] for index in indices]
-        with self._metrics.time(Stage.PERTURB):
-            self._replica.weights.perturb(generation=generation, member=member, sigma=sigma)
+        indices = prompt_indices(self.spec, generation, available=len(self.examples.train))
+        examples = [self.examples.train[index] for index in indices]
+        with self.metrics.time(Stage.PERTURB):
+            self.replica.weights.perturb(generation=generation, member=member, sigma=sigma)
         return self._graded(examples, self._generate(examples, generation), "train", list(indices))
 
     def evaluation(self, shard: int, *, generation: int, shards: int) -> Scoring:
@@ -117,12 +122,12 @@ class Rollouts:
             SpecError: the unperturbed model gives NaN.
             Drained: the worker was asked to stop.
         """
-        test = self._examples.test
+        test = self.examples.test
         start, stop = shard_bounds(len(test), shard=shard, shards=shards)
         if start == stop:
             return Scoring(examples=0, tokens=0, grade=None)
-        with self._metrics.time(Stage.PERTURB):
-            self._replica.weights.restore()
+        with self.metrics.time(Stage.PERTURB):
+            self.replica.weights.restore()
         rollout = self._generate(test[start:stop], generation=0)
         if not rollout.finite:
             raise SpecError(_not_finite(generation))
@@ -133,11 +138,11 @@ class Rollouts:
 
         Exact over the vocabulary at each position (Rao-Blackwellised): sum_v p(v) (log p(v) - log q(v)).
         """
-        examples = self._examples.train[:prompts]
-        self._replica.weights.restore()
+        examples = self.examples.train[:prompts]
+        self.replica.weights.restore()
         token_ids = self._generate(examples, generation=0).token_ids
         pairs = list(zip(examples, token_ids, strict=True))
-        at_once = max(1, _LOGPROB_TOKENS_AT_ONCE // self._spec.decoding.max_new_tokens)
+        at_once = max(1, _LOGPROB_TOKENS_AT_ONCE // self.spec.decoding.max_new_tokens)
         total = 0.0
         for start in range(0, len(pairs), at_once):
             total += self._divergence_of(pairs[start : start + at_once])
@@ -146,8 +151,8 @@ class Rollouts:
 
     def _divergence_of(self, pairs: Sequence[tuple[Example, tuple[int, ...]]]) -> float:
         """Sum over all tokens of the pairs, in nats; each model is written into the working weights once."""
-        engine, weights = self._replica.engine, self._replica.weights
-        with self._metrics.time(Stage.GENERATE):
+        engine, weights = self.replica.engine, self.replica.weights
+        with self.metrics.time(Stage.GENERATE):
             weights.restore()
             tuned = [engine.token_logprobs(example, ids) for example, ids in pairs]
             weights.restore_base()
@@ -156,32 +161,26 @@ class Rollouts:
             float(torch.sum(p.exp() * (p - q), dtype=torch.float64)) for p, q in zip(tuned, base, strict=True)
         )
 
-    def perform(self, item: Item, *, generation: int, terms: Terms) -> Scoring:
-        """Roll out a member or an evaluation shard, on the terms that its generation was opened with."""
-        if item.kind is Kind.MEMBER:
-            return self.member(item.index, generation=generation, sigma=terms.sigma)
-        return self.evaluation(item.index, generation=generation, shards=terms.evaluation_shards)
-
     def check_base_model(self) -> None:
         """Generate once with the unperturbed weights.
 
         Raises:
             SpecError: they give NaN, or the prompts do not fit the model.
         """
-        self._replica.weights.restore()
-        if not self._generate(self._examples.train[:1], generation=0).finite:
-            raise SpecError(_not_finite(self._replica.generation))
+        self.replica.weights.restore()
+        if not self._generate(self.examples.train[:1], generation=0).finite:
+            raise SpecError(_not_finite(self.replica.generation))
 
     def _generate(self, examples: Sequence[Example], generation: int) -> Rollout:
-        with self._metrics.time(Stage.GENERATE):
-            return self._replica.engine.rollout(
-                examples, seed=rollout_seed(self._spec, generation), should_stop=self._should_stop
+        with self.metrics.time(Stage.GENERATE):
+            return self.replica.engine.rollout(
+                examples, seed=rollout_seed(self.spec, generation), should_stop=self.should_stop
             )
 
     def _graded(
         self, examples: Sequence[Example], rollout: Rollout, split: SplitName, indices: Sequence[int]
     ) -> Scoring:
-        grade = partial(self._grader.submit, split, indices, rollout.completions) if rollout.finite else None
+        grade = partial(self.grader.submit, split, indices, rollout.completions) if rollout.finite else None
         return Scoring(examples=len(examples), tokens=rollout.tokens, grade=grade)
 
 

@@ -63,8 +63,8 @@ def model_directory(
     )
 
 
-def _claimed_directory(place: str, claims: Path) -> Path:
-    claim, _, folder = place.partition("/")
+def _claimed_directory(path: str, claims: Path) -> Path:
+    claim, _, folder = path.partition("/")
     if not (claims / claim).is_dir():
         raise SpecError(
             f"spec.model.source: no claim {claim} is mounted at {claims / claim}. Fix: in a cluster, name a "

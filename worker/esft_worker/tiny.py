@@ -96,25 +96,20 @@ class Recipe:
 RECIPES: Final[Mapping[str, Recipe]] = MappingProxyType({"countdown": Recipe()})
 
 
-def build(directory: Path, *, progress: Progress, recipe: Recipe | None = None) -> Path:
+def build(directory: Path, *, progress: Progress, recipe: Recipe = RECIPES["countdown"]) -> None:
     """Train the model and write it, with its tokenizer, in Hugging Face format.
 
     Args:
         directory: written to; made where it does not exist.
         progress: called after each step with the steps done and the steps in all.
-        recipe: what to make; None: that of tiny://countdown.
-
-    Returns:
-        `directory`.
+        recipe: what to make.
     """
-    recipe = RECIPES["countdown"] if recipe is None else recipe
     with _fixed_threads():
         model = _trained(recipe, progress=progress)
     directory.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(directory)
     make_tokenizer().save_pretrained(directory)
     share(directory, like="config.json")
-    return directory
 
 
 def cached(name: str, cache: Path, progress: Progress, *, recipes: Mapping[str, Recipe] = RECIPES) -> Path:

@@ -25,14 +25,13 @@ from esft.queue.types import (
     ClaimStatus,
     Entry,
     GenerationResults,
-    Heartbeat,
     ItemResult,
     Opening,
     ReopenStatus,
     ReportOutcome,
     RunState,
 )
-from esft.versions import CURRENT, Versions, another_version
+from esft.versions import CURRENT, another_version
 
 # A blocking read is made of shorter ones, each well within any sensible socket timeout.
 _BLOCK_SLICE_MILLISECONDS = 1000
@@ -67,7 +66,6 @@ class RunQueue:
         policy_version: int,
         log: Sequence[str],
         opening: Opening,
-        versions: Versions = CURRENT,
     ) -> bool:
         """Create the run with a log and an open generation, unless it exists.
 
@@ -77,13 +75,12 @@ class RunQueue:
             policy_version: likewise.
             log: records of the generations before; empty for a run from the start.
             opening: the first open generation; its number is `len(log)`.
-            versions: whose contract must agree as well.
 
         Returns:
             Whether this call created it (False also when it did and its reply was lost).
         """
         _require_generation(opening, len(log))
-        agreed = (fingerprint, versions.contract, versions.release, policy, policy_version)
+        agreed = (fingerprint, CURRENT.contract, CURRENT.release, policy, policy_version)
         return bool(self._run("create", *agreed, len(log), *log, *_opening_arguments(opening)))
 
     def set_policy(self, policy: str, *, version: int) -> bool:
@@ -94,16 +91,13 @@ class RunQueue:
         """
         return bool(self._run("policy", policy, version)[1])
 
-    def join(
-        self, worker: str, *, fingerprint: str, ttl_milliseconds: int, versions: Versions = CURRENT
-    ) -> RunState:
+    def join(self, worker: str, *, fingerprint: str, ttl_milliseconds: int) -> RunState:
         """Register a worker afresh: leases it held under the same name before go back to the queue.
 
         Args:
             worker: its name, unique among the living.
             fingerprint: as given to `create`.
             ttl_milliseconds: it drops out when it neither joins nor sends a heartbeat for so long.
-            versions: those that it works with.
 
         Raises:
             SpecError: the run was created with another fingerprint.
@@ -111,7 +105,7 @@ class RunQueue:
         """
         _require_word("worker", worker)
         _require_positive("ttl_milliseconds", ttl_milliseconds)
-        reply = self._run("join", worker, fingerprint, versions.contract, ttl_milliseconds)
+        reply = self._run("join", worker, fingerprint, CURRENT.contract, ttl_milliseconds)
         if text(reply[0]) == "versions":
             raise another_version(f"run {self.run}", *map(text, reply[1:]))
         if text(reply[0]) == "other":
@@ -121,12 +115,11 @@ class RunQueue:
             )
         return replies.run_state(reply)
 
-    def heartbeat(self, worker: str, *, ttl_milliseconds: int) -> Heartbeat:
+    def heartbeat(self, worker: str, *, ttl_milliseconds: int) -> None:
         """Keep a worker registered for another `ttl_milliseconds`, or register it again if it dropped out."""
         _require_word("worker", worker)
         _require_positive("ttl_milliseconds", ttl_milliseconds)
-        _, phase, generation = self._run("heartbeat", worker, ttl_milliseconds)
-        return Heartbeat(phase=text(phase), generation=int(generation))
+        self._run("heartbeat", worker, ttl_milliseconds)
 
     def leave(self, worker: str) -> int:
         """Unregister a worker and put its leased items at the front of the queue; return how many leases."""

@@ -54,12 +54,12 @@ local function parse_holders(value)
 end
 
 local function store_holders(item, holders)
-    local parts = {}
+    local texts = {}
     for index, holder in ipairs(holders) do
-        parts[index] = table.concat(
+        texts[index] = table.concat(
             {integer(holder.since), integer(holder.deadline), holder.worker, holder.token}, ' ')
     end
-    redis.call('HSET', LEASES, item, table.concat(parts, ' '))
+    redis.call('HSET', LEASES, item, table.concat(texts, ' '))
 end
 
 -- ITEMS: item -> "r" (required) or "o" (optional), then its position in the opening.
@@ -183,9 +183,7 @@ end
 
 local function state()
     return {
-        'ok', field('contract') or '', field('release') or '', field('phase'), field('reason'), field('message'), field('result'), field('measures'), field('opening'),
-        field('policy'), redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
-        field('reported'), field('duplicates'), field('stale'),
-        field('leases_expired'), field('backups'), field('digest_mismatches'),
+        'ok', redis.call('HGETALL', RUN),
+        redis.call('HLEN', RESULTS), redis.call('HLEN', LEASES), redis.call('LLEN', TODO), worker_count(),
     }
 end

@@ -146,8 +146,8 @@ def redact(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
-    credentials, _, place = rest.rpartition("@")
-    return f"{scheme}{separator}{'***@' if credentials else ''}{place}"
+    credentials, _, address = rest.rpartition("@")
+    return f"{scheme}{separator}{'***@' if credentials else ''}{address}"
 
 
 def _passes(error: exceptions.RedisError) -> bool:

@@ -1,4 +1,4 @@
--- ARGV: now, worker, ttl in milliseconds. Returns the phase and the open generation.
+-- ARGV: now, worker, ttl in milliseconds.
 if not exists() then
     return {'absent'}
 end
@@ -9,4 +9,4 @@ if running() then
 else
     redis.call('ZADD', WORKERS, 'XX', drops_out, ARGV[2])
 end
-return {'ok', field('phase'), field('generation')}
+return {'ok'}

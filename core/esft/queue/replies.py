@@ -26,38 +26,23 @@ def run_state(reply: list[Any]) -> RunState:
     Raises:
         VersionError: the run was created with versions of another contract.
     """
-    (
-        _,
-        contract,
-        release,
-        phase,
-        reason,
-        message,
-        result,
-        measures,
-        opening,
-        policy,
-        done,
-        outstanding,
-        todo,
-        workers,
-        *counters,
-    ) = reply
-    if text(contract) != CURRENT.contract:
-        raise another_version("the run in Redis", text(contract), text(release))
+    _, fields, done, outstanding, todo, workers = reply
+    run = pairs(fields)
+    if run.get("contract") != CURRENT.contract:
+        raise another_version("the run in Redis", run.get("contract", ""), run.get("release", ""))
     return RunState(
-        phase=text(phase),
-        reason=text(reason),
-        message=text(message),
-        result=None if result is None else text(result),
-        measures=text(measures),
-        opening=Opening.from_json(text(opening)),
-        policy=text(policy),
-        done=int(done),
-        outstanding=int(outstanding),
-        todo=int(todo),
-        workers=int(workers),
-        counters=dict(zip(_COUNTERS, map(int, counters), strict=True)),
+        phase=run["phase"],
+        reason=run["reason"],
+        message=run["message"],
+        result=run.get("result"),
+        measures=run["measures"],
+        opening=Opening.from_json(run["opening"]),
+        policy=run["policy"],
+        done=done,
+        outstanding=outstanding,
+        todo=todo,
+        workers=workers,
+        counters={name: int(run[name]) for name in _COUNTERS},
     )
 
 

@@ -123,19 +123,6 @@ class Observation:
     entries: list[Entry]
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """The answer to a heartbeat: the phase of the run and the number of its open generation."""
-
-    phase: str
-    generation: int
-
-    @property
-    def finished(self) -> bool:
-        """Whether the phase is final."""
-        return self.phase != RUNNING
-
-
 class ClaimStatus(StrEnum):
     """What a claim came to."""
 

@@ -11,30 +11,7 @@ Documents are camelCase. In Python fields are snake_case and constructors take e
 documents must pass `by_name=False` (esft.document does): the API server refuses a snake_case key.
 """
 
-from esft.spec.base import (
-    AccessMode,
-    Dtype,
-    MasterWeights,
-    Sampling,
-    ScheduleKind,
-    SecretKeyRef,
-    SecretRef,
-    Shaping,
-    StrictModel,
-)
-from esft.spec.operation import (
-    Autoscaling,
-    Checkpoint,
-    Evaluation,
-    Keda,
-    KLMonitoring,
-    Monitoring,
-    RedisSpec,
-    Stop,
-    Storage,
-    VolumeClaim,
-    Workers,
-)
+from esft.spec.base import MasterWeights, ScheduleKind, Shaping
 from esft.spec.resource import (
     API_VERSION,
     IMMUTABLE,
@@ -48,55 +25,21 @@ from esft.spec.resource import (
     rules_by_path,
     without_neutral,
 )
-from esft.spec.rules import Rule
-from esft.spec.training import (
-    Anchor,
-    DataSpec,
-    Decoding,
-    Evolution,
-    Model,
-    Parameters,
-    Schedule,
-    TaskSpec,
-)
+from esft.spec.training import DataSpec, TaskSpec
 
 __all__ = [
     "API_VERSION",
     "IMMUTABLE",
     "KIND",
     "RISING",
-    "AccessMode",
-    "Anchor",
-    "Autoscaling",
-    "Checkpoint",
     "DataSpec",
-    "Decoding",
-    "Dtype",
     "ESFineTune",
     "ESFineTuneSpec",
-    "Evaluation",
-    "Evolution",
-    "KLMonitoring",
-    "Keda",
     "MasterWeights",
     "Metadata",
-    "Model",
-    "Monitoring",
-    "Parameters",
-    "RedisSpec",
-    "Rule",
-    "Sampling",
-    "Schedule",
     "ScheduleKind",
-    "SecretKeyRef",
-    "SecretRef",
     "Shaping",
-    "Stop",
-    "Storage",
-    "StrictModel",
     "TaskSpec",
-    "VolumeClaim",
-    "Workers",
     "fingerprint",
     "immutable_differences",
     "rules_by_path",

@@ -159,9 +159,6 @@ class StepArrays(NamedTuple):
 class Kernels(Protocol):
     """The operations on the weights of one device. All implementations agree bit for bit."""
 
-    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
-        """Normal integers of elements [start, start + count), int32, in units of 2**-20."""
-
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """Write working = round(master + float32(scale * noise)); `scale` as of `perturbation_scale`."""
 

@@ -125,15 +125,6 @@ def _float16_bits(value: Any) -> Any:
 
 
 @Kernel
-def _noise(out: Any, key: Any, start: Any, generation: Any, pair: Any) -> None:
-    words, normals = np.empty(_TILE // 2, _u64), np.empty(_TILE, _i32)
-    for first in range(0, out.size, _TILE):
-        _fill_normals(normals, words, key, start + first, generation, pair)
-        count = min(_TILE, out.size - first)
-        out[first : first + count] = normals[:count]
-
-
-@Kernel
 def _perturb(
     master: Any, working: Any, rounding: Any, key: Any, start: Any, generation: Any, pair: Any, scale: Any
 ) -> None:
@@ -212,14 +203,6 @@ class CpuKernels:
         if threads < 1:
             raise ValueError(f"threads is {threads}: at least one is needed")
         self._threads = threads
-
-    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
-        """See `Kernels.noise`."""
-        contract.check_counter(generation=generation, pair=pair)
-        aligned = start // _TILE * _TILE
-        out = np.empty(start - aligned + count, dtype=_i32)
-        _noise(out, _u64(key), _i64(aligned), _u32(generation), _u32(pair))
-        return torch.from_numpy(out[start - aligned :])
 
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """See `Kernels.perturb`."""

@@ -24,7 +24,7 @@ class TorchKernels:
         self._table = torch.from_numpy(contract.quantile_table().astype("int64")).to(device)
 
     def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
-        """See `Kernels.noise`."""
+        """Normal integers of elements [start, start + count), int32, in units of 2**-20."""
         contract.check_counter(generation=generation, pair=pair)
         first_block = start // contract.LANES
         blocks = (start + count - 1) // contract.LANES - first_block + 1

@@ -108,21 +108,6 @@ def _bfloat16(value: tl.tensor) -> tl.tensor:
 
 
 @_kernel
-def _noise(
-    out: tl.tensor,
-    size: tl.int64,
-    table: tl.tensor,
-    key: tl.uint64,
-    block: tl.int64,
-    generation: tl.uint32,
-    pair: tl.uint32,
-    rows: tl.constexpr,
-) -> None:
-    elements = _elements(rows)
-    tl.store(out + elements, _normals(table, key, block, generation, pair, rows), mask=elements < size)
-
-
-@_kernel
 def _perturb(
     master: tl.tensor,
     working: tl.tensor,
@@ -207,14 +192,6 @@ class TritonKernels:
     def __init__(self, device: torch.device) -> None:
         self._rows = _INTERPRETED_ROWS if device.type == "cpu" else _ROWS
         self._table = torch.from_numpy(contract.quantile_table()).to(device)
-
-    def noise(self, key: int, *, generation: int, pair: int, start: int, count: int) -> torch.Tensor:
-        """See `Kernels.noise`."""
-        contract.check_counter(generation=generation, pair=pair)
-        block, skipped = divmod(start, contract.LANES)
-        out = torch.empty(skipped + count, dtype=torch.int32, device=self._table.device)
-        self._launch(_noise, out.numel(), out, out.numel(), self._table, key, block, generation, pair)
-        return out[skipped:]
 
     def perturb(self, slots: Sequence[Slot], *, generation: int, pair: int, scale: float) -> None:
         """See `Kernels.perturb`."""

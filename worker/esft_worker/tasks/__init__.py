@@ -12,8 +12,7 @@ from esft_worker.tasks.base import (
     TaskError,
     TaskOptions,
 )
-from esft_worker.tasks.recipe import TaskRecipe
-from esft_worker.tasks.registry import load_examples, load_task
+from esft_worker.tasks.registry import build_task, load_examples, load_task
 
 __all__ = [
     "Example",
@@ -26,7 +25,7 @@ __all__ = [
     "Task",
     "TaskError",
     "TaskOptions",
-    "TaskRecipe",
+    "build_task",
     "load_examples",
     "load_task",
 ]

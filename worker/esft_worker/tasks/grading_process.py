@@ -1,7 +1,7 @@
 """Runs rewards apart from the model: the process that `esft_worker.grading.Grader` starts as `python -m`.
 
-It answers one line of JSON with another until there are no more: first the recipe of the task, then batches
-of completions. It ends by itself when its input does, so it does not outlive a worker that was killed.
+It answers one line of JSON with another until there are no more: first `spec.task`, then batches of
+completions. It ends by itself when its input does, so it does not outlive a worker that was killed.
 
 The reward runs in the main thread, so that it may use signals, and whatever it prints goes to stderr. Another
 thread reads the input, so as to notice its end even while a reward runs. A reward that takes too long meets
@@ -23,9 +23,9 @@ import traceback
 from typing import IO, Any, Final
 
 from esft.errors import EsftError
+from esft.spec import TaskSpec
 from esft_worker.tasks.base import Examples, Grade, Task, TaskError
-from esft_worker.tasks.recipe import TaskRecipe
-from esft_worker.tasks.registry import describe
+from esft_worker.tasks.registry import build_task, describe
 
 ENDING_SECONDS: Final = 1.0
 """How long a batch may still run once the input has ended."""
@@ -68,9 +68,9 @@ def _serve(lines: "queue.SimpleQueue[bytes]", replies: IO[bytes]) -> None:
         return
     greeting = json.loads(first)
     sys.path[:] = greeting["path"]
-    recipe = TaskRecipe.from_json(greeting["recipe"])
+    spec = TaskSpec.model_validate(greeting["task"])
     try:
-        task, examples = recipe.build()
+        task, examples = build_task(spec)
     except EsftError as error:
         _send(replies, {"error": str(error)})
         return
@@ -80,7 +80,7 @@ def _serve(lines: "queue.SimpleQueue[bytes]", replies: IO[bytes]) -> None:
         request = json.loads(line)
         faulthandler.dump_traceback_later(timeout, exit=True, file=_STDERR)
         try:
-            reply: dict[str, Any] = {"grades": _grade_batch(recipe.name, task, examples, request)}
+            reply: dict[str, Any] = {"grades": _grade_batch(spec.name, task, examples, request)}
         except TaskError as error:
             reply = {"error": str(error)}
         finally:

@@ -17,12 +17,24 @@ from pydantic import BaseModel, ValidationError
 
 from esft.errors import EsftError, SpecError
 from esft.problems import dotted
-from esft_worker.tasks.base import Example, Examples, Message, Split, Task, TaskError
+from esft.spec import DataSpec, TaskSpec
+from esft_worker.tasks.base import Example, Examples, Message, Split, SplitName, Task, TaskError
 
 ENTRY_POINT_GROUP: Final = "esfinetune.tasks"
 
 _LONGEST_DESCRIPTION: Final = 300
 _LONGEST_TIMEOUT_SECONDS: Final = 86_400
+
+
+def build_task(spec: TaskSpec) -> tuple[Task[Any], Examples]:
+    """Build the task of a spec and its examples.
+
+    Raises:
+        SpecError: one of them cannot be made.
+    """
+    task = load_task(spec.name, spec.options)
+    test = None if spec.test is None else _split("test", spec.test)
+    return task, load_examples(task, train=_split("train", spec.train), test=test)
 
 
 def load_task(name: str, options: Mapping[str, Any]) -> Task[Any]:
@@ -62,6 +74,10 @@ def describe(error: BaseException) -> str:
     text = " ".join(str(error).split())
     line = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return line if len(line) <= _LONGEST_DESCRIPTION else f"{line[: _LONGEST_DESCRIPTION - 3]}..."
+
+
+def _split(name: SplitName, data: DataSpec) -> Split:
+    return Split(name=name, size=data.size, seed=data.seed, source=data.source)
 
 
 def _entry_point(name: str) -> EntryPoint:
