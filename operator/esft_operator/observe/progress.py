@@ -182,13 +182,8 @@ def _is_news(before: Progress, after: Progress) -> bool:
 
 
 def _telling(progress: Progress) -> tuple[object, ...]:
-    state = progress.state
-    return (
-        progress.ledger.generation,
-        progress.asked,
-        progress.problem,
-        None if state is None else state.phase,
-    )
+    phase = None if progress.state is None else progress.state.phase
+    return progress.ledger.generation, progress.asked, progress.problem, phase
 
 
 def _check(state: RunState) -> None:
