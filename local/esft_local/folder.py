@@ -172,13 +172,11 @@ class RunFolder:
         append_line(self.path / "history.jsonl", line.to_json())
 
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
-        """Add the line of the final weights, which no record holds."""
+        """Add the line of the final weights, which are saved and which no record holds."""
         del self.history[len(self.log) :]
         if evaluation is not None or kl_divergence is not None:
-            self.history.append(
-                HistoryLine(len(self.log), fitness=None, evaluation=evaluation, kl_divergence=kl_divergence)
-            )
-        self.ledger = self.ledger.measured(evaluation, len(self.log))
+            self.history.append(HistoryLine(len(self.log), None, evaluation, kl_divergence, checkpoint=True))
+        self.ledger = self.ledger.final(evaluation, len(self.log))
         self._rewrite_history()
 
     def worked(self, seconds: float, *, save: bool = False) -> None:
