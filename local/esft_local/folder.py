@@ -18,7 +18,7 @@ import fcntl
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
@@ -162,13 +162,11 @@ class RunFolder:
         append_line(self.path / "history.jsonl", line.to_json())
 
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
-        """Add what no record holds of the final weights: their line in the history, and that they are saved."""
+        """Add the line of the final weights, which are saved and which no record holds."""
         del self.history[len(self.log) :]
         if evaluation is not None or kl_divergence is not None:
-            self.history.append(
-                HistoryLine(len(self.log), fitness=None, evaluation=evaluation, kl_divergence=kl_divergence)
-            )
-        self.ledger = replace(self.ledger.measured(evaluation, len(self.log)), checkpoint=len(self.log))
+            self.history.append(HistoryLine(len(self.log), None, evaluation, kl_divergence, checkpoint=True))
+        self.ledger = self.ledger.final(evaluation, len(self.log))
         self._rewrite_history()
 
     def worked(self, seconds: float, *, save: bool = False) -> None:

@@ -98,7 +98,7 @@ def ledger_of(history: Iterable[HistoryLine], after: Ledger | None = None) -> Le
     ledger = after or Ledger()
     for line in history:
         if line.fitness is None:
-            ledger = ledger.measured(line.evaluation, line.generation)
+            ledger = ledger.final(line.evaluation, line.generation)
         else:
             ledger = ledger.closed(
                 line.generation,

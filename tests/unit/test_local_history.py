@@ -82,4 +82,5 @@ def test_the_fold_of_a_history_is_that_of_its_log() -> None:
     assert ledger_of(history) == Ledger().followed_by(log)
     assert ledger_of(history[2:], ledger_of(history[:2])) == ledger_of(history)
     final = ledger_of([*history, HistoryLine(3, None, Evaluation(0.5, 0.5, 4), None)])
+    assert final.checkpoint == 3, "the final weights of a run that succeeded are saved"
     assert (final.generation, final.score and final.score.last_generation) == (3, 3)

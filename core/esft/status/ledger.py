@@ -125,9 +125,14 @@ class Ledger:
         result = json.loads(state.result) if state.result else {}
         if "generation" not in result:
             return self
-        evaluation, generation = result.get("evaluation"), result["generation"]
-        measured = self.measured(None if evaluation is None else Evaluation.from_dict(evaluation), generation)
-        return replace(measured, checkpoint=generation) if state.phase == words.SUCCEEDED else measured
+        measured = result.get("evaluation")
+        evaluation = None if measured is None else Evaluation.from_dict(measured)
+        take = self.final if state.phase == words.SUCCEEDED else self.measured
+        return take(evaluation, result["generation"])
+
+    def final(self, evaluation: Evaluation | None, generation: int) -> "Ledger":
+        """With the final weights of a run that has succeeded, which are always saved."""
+        return replace(self.measured(evaluation, generation), checkpoint=generation)
 
 
 def _fitness(found: FitnessStatistics) -> Fitness | None:
