@@ -95,7 +95,6 @@ class RunFolder:
             _refuse_foreign_content(path)
             return new
         state = read_state(path)
-        require_current(Versions.of(state), f"the run in {path}")
         saved = load(path / "spec.yaml", ())
         log = read_log(path / "log.jsonl")
         if not log and immutable_differences(saved.spec, spec.spec):
@@ -276,10 +275,11 @@ def _refuse_other_settings(path: Path, saved: ESFineTune, spec: ESFineTune) -> N
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What run.json in a run's folder holds: uid, fingerprint, wall_seconds.
+    """What run.json in a run's folder holds: uid, fingerprint, versions, wall_seconds.
 
     Raises:
         RunFolderError: it cannot be read.
+        VersionError: the run is one of a release that this one cannot go on with.
     """
     file = path / "run.json"
     try:
@@ -288,6 +288,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{file}: not JSON ({error}). Fix: choose another folder with --output"
         ) from error
+    require_current(Versions.of(data), f"the run in {path}")
     return data
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from esft.errors import VersionError
 from esft.generation import opened as opened_under
 from esft.policy import Policy
 from esft.queue import RunState
@@ -256,3 +257,17 @@ def test_a_resumed_run_keeps_the_times_of_what_has_not_changed(tmp_path: Path) -
         "2026-05-01T11:00:00Z"
     }
     assert resumed.created_at == saved.created_at
+
+
+def test_the_folder_of_another_release_is_refused_and_its_image_named(tmp_path: Path) -> None:
+    """Whoever asks: `esft run` and `esft status` alike."""
+    with opened(tmp_path):
+        pass
+    state = json.loads((tmp_path / "run.json").read_text())
+    for name in ("format", "noise", "release", "generation"):
+        del state[name]  # as release 0.1.0 wrote it
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    with pytest.raises(VersionError, match=r"image esfinetune/worker:0\.1\.0"):
+        read_status(tmp_path)
+    with pytest.raises(VersionError, match=r"image esfinetune/worker:0\.1\.0"), opened(tmp_path):
+        pass
