@@ -95,6 +95,7 @@ class RunFolder:
             _refuse_foreign_content(path)
             return new
         state = read_state(path)
+        require_current(Versions.of(state), f"the run in {path}")
         saved = load(path / "spec.yaml", ())
         log = read_log(path / "log.jsonl")
         if not log and immutable_differences(saved.spec, spec.spec):
@@ -163,8 +164,7 @@ class RunFolder:
     def measured_at_end(self, evaluation: Evaluation | None, kl_divergence: float | None) -> None:
         """Add the line of the final weights, which are saved and which no record holds."""
         del self.history[len(self.log) :]
-        if evaluation is not None or kl_divergence is not None:
-            self.history.append(HistoryLine(len(self.log), None, evaluation, kl_divergence, checkpoint=True))
+        self.history.append(HistoryLine(len(self.log), None, evaluation, kl_divergence, checkpoint=True))
         self.ledger = self.ledger.final(evaluation, len(self.log))
         self._rewrite_history()
 
@@ -279,7 +279,6 @@ def read_state(path: Path) -> dict[str, Any]:
 
     Raises:
         RunFolderError: it cannot be read.
-        VersionError: the run is one of a release that this one cannot go on with.
     """
     file = path / "run.json"
     try:
@@ -288,7 +287,6 @@ def read_state(path: Path) -> dict[str, Any]:
         raise RunFolderError(
             f"{file}: not JSON ({error}). Fix: choose another folder with --output"
         ) from error
-    require_current(Versions.of(data), f"the run in {path}")
     return data
 
 

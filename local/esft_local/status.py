@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from esft.document import load
+from esft.records import UpdateRecord
 from esft.spec import ESFineTune
 from esft.status import ESFineTuneStatus, WorkersStatus, words
 from esft.status.ledger import Ledger
 from esft.status.report import Standing, has_started, progress_of
 from esft.status.snapshot import Snapshot
+from esft.versions import Versions, require_current
 from esft_local.files import RunFolderError
 from esft_local.folder import in_use, read_history, read_state
 from esft_local.history import HistoryLine, ledger_of
@@ -30,8 +32,10 @@ def read_status(path: Path) -> Snapshot:
     Raises:
         RunFolderError: it holds no run.
         SpecError: its specification cannot be read.
+        VersionError: it is one of another release.
     """
     spec, history, state = read_run(path)
+    require_current(Versions.of(state), f"the run in {path}")
     is_held, saved = in_use(path), saved_snapshot(path, state["uid"])
     if saved is not None and (saved.status.end is not None or saved.phase == words.SUSPENDED):
         return saved
@@ -86,7 +90,15 @@ def read_run(path: Path) -> tuple[ESFineTune, list[HistoryLine], dict[str, Any]]
         raise RunFolderError(
             f"{path}: holds no run. Fix: name the folder that was given to `esft run --output`"
         )
-    return load(path / "spec.yaml"), read_history(path / "history.jsonl"), read_state(path)
+    return load(path / "spec.yaml"), _history(path), read_state(path)
+
+
+def _history(path: Path) -> list[HistoryLine]:
+    """The run's history, with the generations of the log that a killed session had no time to add to it."""
+    lines = read_history(path / "history.jsonl")
+    log = path / "log.jsonl"
+    records = log.read_bytes().split(b"\n")[len(lines) : -1] if log.exists() else []
+    return lines + [HistoryLine.of(UpdateRecord.from_json(record), {}) for record in records]
 
 
 def saved_snapshot(path: Path, uid: str) -> Snapshot | None:
