@@ -43,7 +43,7 @@ class _Slot:
     log_start: int = 0
     crashes: int = 0
     start_at: float = 0.0
-    state: str = ""  # as of a Worker, but for "ready"; empty before the first start
+    state: str = ""  # as of a Worker; empty before the first start
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_error: str = ""  # of the latest crash; empty once the run has got on
 
@@ -56,15 +56,11 @@ class _Slot:
         return self.state == "done"
 
     def seen(self, registered: Container[str]) -> Worker:
-        is_ready = self.state == "starting" and self.name in registered
-        return Worker(
-            name=self.name,
-            state="ready" if is_ready else self.state,
-            created_at=self.started_at,
-            problem=None
-            if is_ready or not self.last_error
-            else Problem(reason=WORKERS_FAILING, message=self.last_error),
-        )
+        if self.state == "starting" and self.name in registered:
+            self.state = "ready"  # until it ends, as a pod: it leaves Redis a moment before
+        has_problem = self.last_error and self.state != "ready"
+        problem = Problem(reason=WORKERS_FAILING, message=self.last_error) if has_problem else None
+        return Worker(name=self.name, state=self.state, created_at=self.started_at, problem=problem)
 
 
 class WorkerPool:
