@@ -54,7 +54,7 @@ class Reporter:
         *,
         state: RunState | None = None,
         activity: str = "",
-        redis_problem: str | None = None,
+        redis_problem: report.Reason | None = None,
         suspended: report.Reason | None = None,
         outcome: report.Outcome | None = None,
     ) -> Snapshot:

@@ -28,7 +28,7 @@ from esft.records import Evaluation
 from esft.spec import ESFineTune, fingerprint
 from esft.status.report import Outcome, Reason
 from esft.status.snapshot import Snapshot
-from esft.status.words import FAILED, SUCCEEDED, WORKERS_FAILED
+from esft.status.words import FAILED, REDIS_UNAVAILABLE, SUCCEEDED, WORKERS_FAILED
 from esft_local.devices import worker_environments
 from esft_local.folder import RunFolder
 from esft_local.interrupts import Interrupts
@@ -47,6 +47,7 @@ _BLOCK_MILLISECONDS = 500
 _DRAIN_SECONDS = 60.0
 _LAST_WORK_SECONDS = 15.0
 _TTL_SECONDS = 24 * 3600
+_AWAY = (REDIS_UNAVAILABLE, "Redis does not answer; the session waits.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +295,7 @@ class _Session:
             self._pool.workers(self._registered),
             state=self._state,
             activity=activity,
-            redis_problem=None if self._away_since is None else "Redis does not answer; the session waits.",
+            redis_problem=None if self._away_since is None else _AWAY,
             suspended=suspended,
             outcome=outcome,
         )

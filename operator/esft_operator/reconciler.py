@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from esft.errors import EsftError, QueueUnavailableError
+from esft.status import words
 from esft.status.report import Reason
 from esft_operator.clients.cluster import Cluster, ClusterError, ForbiddenError, InvalidError
 from esft_operator.decide.actions import RemoveFinalizer, ReopenRun
@@ -154,6 +155,6 @@ def _failure_of(error: EsftError) -> Reason:
         ForeignChildError: "ChildConflict",
         InvalidError: "ChildRefused",
         ForbiddenError: "Forbidden",
-        QueueUnavailableError: "RedisUnavailable",
+        QueueUnavailableError: words.REDIS_UNAVAILABLE,
     }
     return reasons.get(type(error), "ReconcileFailed"), str(error)

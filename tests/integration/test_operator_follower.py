@@ -154,8 +154,10 @@ def test_a_run_of_the_first_release_says_which_image_goes_on_with_it(
     seen = watching.progress(OTHER, "first")
     assert seen.asked
     assert seen.problem is not None
-    assert "was begun by esfinetune 0.1.0 " in seen.problem
-    assert " image esfinetune/worker:0.1.0 " in seen.problem
+    reason, message = seen.problem
+    assert reason == "AnotherVersion"
+    assert "was begun by esfinetune 0.1.0 " in message
+    assert " image esfinetune/worker:0.1.0 " in message
     assert (seen.state, seen.ledger.generation) == (None, 0)
     assert watching.progress().problem is None
     assert watching.progress().ledger.generation == 2

@@ -129,7 +129,7 @@ class World:
         if before is None:
             return False
         if self.redis.is_away:
-            self.followed = replace(before, problem="Redis is away")
+            self.followed = replace(before, problem=("RedisUnavailable", "Redis is away"))
         elif self.redis.state is None:
             self.followed = replace(before, problem=None, asked=True, state=None)
         else:

@@ -123,7 +123,7 @@ def test_a_session_says_how_its_run_is(tmp_path: Path) -> None:
         folder.append(entry(0, score=0.2))
         folder.append(entry(1))
         found = reporter.snapshot(WORKING, state=state_of(folder, done=1))
-        away = reporter.snapshot(WORKING, redis_problem="Redis does not answer.")
+        away = reporter.snapshot(WORKING, redis_problem=("RedisUnavailable", "Redis does not answer."))
     assert verdicts(found) == {
         "WorkersReady": ("False", "WorkersFailing"),
         "Progressing": ("True", "Running"),

@@ -89,8 +89,11 @@ def made(
         (made(Progress(), seconds=61, **LATE), None),
         (made(replace(OVER, ledger=Ledger(generation=2)), seconds=61, **LATE), None),
         # nobody can say when Redis answers again
-        (made(Progress(problem="away"), seconds=61, **LATE), ("Failed", "DeadlineExceeded", True)),
-        (made(Progress(problem="away"), REFUSING), ("Failed", "InvalidSpec", True)),
+        (
+            made(Progress(problem=("RedisUnavailable", "away")), seconds=61, **LATE),
+            ("Failed", "DeadlineExceeded", True),
+        ),
+        (made(Progress(problem=("RedisUnavailable", "away")), REFUSING), ("Failed", "InvalidSpec", True)),
         # what is written stays written
         (made(Progress(), status=recorded("Complete")), ("Succeeded", "GenerationsDone", False)),
         (
@@ -144,7 +147,7 @@ def test_a_worker_that_refuses_says_why() -> None:
     ("progress", "wanted"),
     [
         (Progress(), True),
-        (Progress(problem="away"), False),
+        (Progress(problem=("RedisUnavailable", "away")), False),
         (Progress(asked=True), False),
         (RUNNING, False),
         (OVER, False),

@@ -118,8 +118,8 @@ JOB_OVER = job(RUN, finished_at=NOW - timedelta(seconds=60))
         (Progress(asked=True, state=state(RUN, 1), ledger=Ledger(generation=1)), True),
         (Progress(asked=True), True),
         (Progress(), False),  # a restarted operator has not asked Redis yet
-        (Progress(problem="Redis is away"), False),
-        (Progress(asked=True, problem="Redis is away", state=state(RUN, 1)), False),
+        (Progress(problem=("RedisUnavailable", "Redis is away")), False),
+        (Progress(asked=True, problem=("RedisUnavailable", "Redis is away"), state=state(RUN, 1)), False),
     ],
 )
 def test_a_job_that_is_over_too_early_is_replaced_once_redis_was_asked(
@@ -159,7 +159,10 @@ def test_access_is_granted_again_when_redis_lost_the_run(world: World) -> None:
 
 def test_a_redis_of_the_users_own_gets_no_user() -> None:
     made = body(redis__urlSecretRef={"name": "mine"})
-    for progress in (Progress(asked=True), Progress(problem="the operator may not read it")):
+    for progress in (
+        Progress(asked=True),
+        Progress(problem=("RedisUnavailable", "the operator may not read it")),
+    ):
         decided = plan(situation(made, progress=progress, refresh=True))
         assert "GrantAccess" not in kinds_of(decided.actions)
         assert "Apply Job" in kinds_of(decided.actions)

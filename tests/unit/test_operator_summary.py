@@ -121,7 +121,10 @@ def test_the_most_telling_pod_is_named() -> None:
     [
         ({}, ("True", "Running")),
         ({"progress": Progress(asked=True)}, ("False", "WaitingForWorkers")),
-        ({"progress": Progress(problem="Redis is away")}, ("Unknown", "RedisUnavailable")),
+        (
+            {"progress": Progress(problem=("RedisUnavailable", "Redis is away"))},
+            ("Unknown", "RedisUnavailable"),
+        ),
         ({"changes": {"suspend": True}}, ("False", "Suspended")),
         ({"outcome": LOST}, ("False", "DeadlineExceeded")),
     ],
@@ -134,8 +137,15 @@ def test_progressing(fields: dict[str, Any], wanted: tuple[str, str]) -> None:
     ("fields", "wanted"),
     [
         ({}, ("True", "AsExpected")),
-        ({"progress": Progress(problem="away")}, ("False", "RedisUnavailable")),
-        ({"progress": Progress(problem="away"), "outcome": DONE}, ("True", "AsExpected")),
+        ({"progress": Progress(problem=("RedisUnavailable", "away"))}, ("False", "RedisUnavailable")),
+        (
+            {"progress": Progress(problem=("AnotherVersion", "0.1.0"), asked=True)},
+            ("False", "AnotherVersion"),
+        ),
+        (
+            {"progress": Progress(problem=("RedisUnavailable", "away")), "outcome": DONE},
+            ("True", "AsExpected"),
+        ),
         ({"failure": ("ChildConflict", "theirs")}, ("False", "ChildConflict")),
         ({"failure": ("ChildConflict", "x"), "outcome": DONE}, ("False", "ChildConflict")),
     ],

@@ -52,7 +52,7 @@ class Standing:
         outcome: how it has ended; None while it goes on.
         suspended: why it is suspended; None while it is not.
         started: whether a worker has ever been ready.
-        redis_problem: why Redis cannot be asked.
+        redis_problem: why Redis cannot be asked, or what it holds cannot be used.
         failure: what is wrong besides.
         workers: the condition WorkersReady, as far as workers are wanted.
         clock: its active time.
@@ -61,7 +61,7 @@ class Standing:
     outcome: Outcome | None = None
     suspended: Reason | None = None
     started: bool = False
-    redis_problem: str | None = None
+    redis_problem: Reason | None = None
     failure: Reason | None = None
     workers: Verdict = _STARTING
     clock: Clock = Clock(0.0, None)  # noqa: RUF009 - frozen
@@ -110,8 +110,7 @@ class Standing:
         if self.suspended is not None:
             return "False", words.SUSPENDED, "The run is suspended."
         if self.redis_problem is not None:
-            message = "Redis does not answer, so nobody can tell; workers wait for it too."
-            return "Unknown", "RedisUnavailable", message
+            return "Unknown", self.redis_problem[0], "Nobody can tell: the condition Healthy says why."
         if not self.started:
             return "False", "WaitingForWorkers", "No worker has been ready yet."
         return "True", words.RUNNING, "Members are being evaluated."
@@ -121,7 +120,7 @@ class Standing:
         if self.failure is not None:
             return "False", *self.failure
         if self.outcome is None and self.redis_problem is not None:
-            return "False", "RedisUnavailable", self.redis_problem
+            return "False", *self.redis_problem
         return "True", "AsExpected", "Everything the run needs is in place."
 
 

@@ -25,6 +25,7 @@ USELESS_TO_REPEAT: Final = frozenset({INVALID_SPEC, NO_FITNESS})  # only another
 
 ALL_READY: Final = "AllReady"
 STARTING: Final = "Starting"
+REDIS_UNAVAILABLE: Final = "RedisUnavailable"
 FINISHED: Final = "Finished"
 WORKERS_FAILING: Final = "WorkersFailing"
 WORKERS_FAILED: Final = "WorkersFailed"  # for good, so that the run has

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 from esft.errors import SpecError
+from esft.status import words
 from esft.status.ledger import Ledger
+from esft.status.report import Reason
 from esft_operator.clients.cluster import Cluster, ForbiddenError
 from esft_operator.clients.redis_endpoint import Endpoint
 from esft_operator.kinds import (
@@ -44,7 +46,7 @@ class _Memory:
     spec_generation: int = -1
     refreshed_at: float = _NEVER
     endpoint: Endpoint | None = None
-    problem: str | None = None
+    problem: Reason | None = None
     was_away: bool = False
 
 
@@ -183,7 +185,7 @@ class Gatherer:
             return Progress(ledger=start)
         return self._follower.follow(key, resource.uid, memory.endpoint, start=start)
 
-    def _endpoint(self, resource: Resource) -> tuple[Endpoint | None, str | None]:
+    def _endpoint(self, resource: Resource) -> tuple[Endpoint | None, Reason | None]:
         """The run's Redis, or why it cannot be reached."""
         if resource.redis_secret is None:
             return self._operator_redis, None
@@ -203,7 +205,7 @@ class Gatherer:
             problem = f"key {key} of {secret} is not text. Fix: store the URL as text."
         else:
             return self._user_redis.setdefault(url, Endpoint(url, credentials_key=None)), None
-        return None, f"spec.redis.urlSecretRef: {problem}"
+        return None, (words.REDIS_UNAVAILABLE, f"spec.redis.urlSecretRef: {problem}")
 
     def _optional_kinds(self) -> tuple[bool, bool]:
         """Whether the API server serves PodMonitors and ScaledObjects."""

@@ -19,6 +19,7 @@ from typing import Final
 from esft.errors import EsftError, UnreadableRunError, VersionError
 from esft.policy import Policy
 from esft.queue import Observation, RunState
+from esft.status import words
 from esft.status.ledger import Ledger
 from esft_operator.clients.redis_endpoint import Endpoint, Seen
 from esft_operator.metrics import OperatorMetrics
@@ -143,14 +144,16 @@ class Follower:
         match seen:
             case None:
                 return replace(before, problem=None, asked=True, state=None)
-            case UnreadableRunError() | VersionError():
-                return replace(before, problem=str(seen), asked=True)
+            case UnreadableRunError():
+                return replace(before, problem=("RunUnreadable", str(seen)), asked=True)
+            case VersionError():
+                return replace(before, problem=("AnotherVersion", str(seen)), asked=True)
         try:
             return self._folded(key, before, seen)
         except VersionError as error:
-            return replace(before, problem=str(error), asked=True)
+            return self._after(key, uid, before, error)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error) as error:
-            return replace(before, problem=str(UnreadableRunError(uid, error)), asked=True)
+            return self._after(key, uid, before, UnreadableRunError(uid, error))
 
     def _folded(self, key: Key, before: Progress, observation: Observation) -> Progress:
         state, ledger = observation.state, before.ledger
@@ -171,7 +174,7 @@ class Follower:
         with self._lock:
             followed = [(key, run) for key, run in self._runs.items() if run.endpoint is endpoint]
             for _, run in followed:
-                run.progress = replace(run.progress, problem=problem)
+                run.progress = replace(run.progress, problem=(words.REDIS_UNAVAILABLE, problem))
         for key, _ in followed:
             self._notify(key)
 

@@ -74,13 +74,13 @@ class Progress:
     """What Redis says of a run.
 
     Attributes:
-        problem: why Redis could not be asked, in one sentence; None when it answered.
+        problem: why Redis could not be asked, or what it holds cannot be used; None when all is well.
         asked: whether there was an answer since the operator started.
         state: of the run, as of the latest answer; None when Redis held no such run.
         ledger: the fold of its log.
     """
 
-    problem: str | None = None
+    problem: Reason | None = None
     asked: bool = False
     state: RunState | None = None
     ledger: Ledger = field(default_factory=Ledger)
