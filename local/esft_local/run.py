@@ -199,15 +199,15 @@ class _Session:
     def _create(self) -> None:
         """Fill Redis from the folder, with the generation opened as it was before Redis lost it."""
         log, before = self._folder.log, self._state
-        same = before is not None and not before.finished and before.opening.generation == len(log)
+        opening = opened(self._spec, len(log), self._policy)
+        if before is not None and not before.finished and before.opening.generation == len(log):
+            opening = before.opening
         self._queue.create(
             fingerprint=fingerprint(self._spec),
             policy=self._policy.to_json(),
             policy_version=self._policy.version,
             log=log,
-            opening=before.opening
-            if before is not None and same
-            else opened(self._spec, len(log), self._policy),
+            opening=opening,
         )
 
     def _follow(self) -> RunState | None:

@@ -13,13 +13,15 @@ from esft.document import load
 from esft.records import UpdateRecord
 from esft.spec import ESFineTune
 from esft.status import ESFineTuneStatus, WorkersStatus, words
+from esft.status.clock import Clock
 from esft.status.ledger import Ledger
-from esft.status.report import Standing, has_started, progress_of
+from esft.status.report import Standing, has_started, status_of
 from esft.status.snapshot import Snapshot
 from esft.versions import Versions, require_current
 from esft_local.files import RunFolderError
 from esft_local.folder import in_use, read_history, read_state
 from esft_local.history import HistoryLine, ledger_of
+from esft_local.model import checkpoint_path
 
 STATUS_FILE: Final = "status.json"
 
@@ -40,27 +42,30 @@ def read_status(path: Path) -> Snapshot:
     if saved is not None and (saved.status.end is not None or saved.phase == words.SUSPENDED):
         return saved
     before = ESFineTuneStatus() if saved is None else saved.status
-    saved_ledger, ledger = Ledger.from_status(before), ledger_of(history)
-    changes: dict[str, Any] = {}
-    if saved is None or ledger.generation > saved_ledger.generation:
-        progress = progress_of(ledger, planned=spec.spec.evolution.generations, over=False)
-        changes = {"progress": progress, "fitness": ledger.fitness, "evaluation": ledger.score}
-    if saved is None or not is_held:
-        suspended = None if is_held else _KILLED
-        standing = Standing(suspended=suspended, started=has_started(before, ledger))
-        last_said = (path / ("run.json" if saved is None else STATUS_FILE)).stat().st_mtime
-        now = datetime.fromtimestamp(last_said, UTC)
-        changes |= {
-            "observed_generation": state["generation"],
-            "phase": standing.phase,
-            "conditions": standing.conditions(before=before, generation=state["generation"], now=now),
-            "workers": WorkersStatus(desired=0, ready=0, selector=""),
-            "active_since": None,
-            "active_seconds": state["wall_seconds"],
+    # What the log has counts, unless the history is behind; of two that are as far, it knows how long generations take.
+    ledger = max(ledger_of(history), Ledger.from_status(before), key=lambda fold: fold.generation)
+    last_said = (path / ("run.json" if saved is None else STATUS_FILE)).stat().st_mtime
+    status = status_of(
+        Standing(
+            suspended=None if is_held else _KILLED,
+            started=has_started(before, ledger),
+            clock=Clock(state["wall_seconds"], None),
+        ),
+        ledger,
+        spec.spec,
+        before=before,
+        workers=WorkersStatus(desired=0, ready=0, selector=""),
+        metadata_generation=state["generation"],
+        checkpoint_uri=lambda generation: (
+            f"file://{checkpoint_path(path.absolute() / 'checkpoints', generation)}"
+        ),
+        now=datetime.fromtimestamp(last_said, UTC),
+    )
+    if saved is not None and is_held:  # the session itself knows its workers and its time
+        reached = {
+            name: getattr(status, name) for name in ("progress", "fitness", "evaluation", "checkpoint")
         }
-    status = before.model_copy(update=changes)
-    if saved is not None and is_held:
-        return saved.model_copy(update={"status": status, "written": None})
+        return saved.model_copy(update={"status": before.model_copy(update=reached), "written": None})
     return snapshot_of(path, spec, state["uid"], status, generation=state["generation"])
 
 

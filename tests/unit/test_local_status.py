@@ -226,12 +226,14 @@ def test_a_run_that_goes_on_and_one_that_was_killed(tmp_path: Path, left: str) -
 def test_the_log_counts_where_a_killed_session_did_not_get_to_the_history(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.append(entry(0, score=0.2))
-        folder.append(entry(1))
+        folder.append(entry(1, checkpoint=True))
     history = tmp_path / "history.jsonl"
     history.write_text(history.read_text().splitlines(keepends=True)[0])
-    progress = read_status(tmp_path).status.progress
-    assert progress is not None
-    assert progress.generation == 2
+    status = read_status(tmp_path).status
+    assert status.progress is not None
+    assert status.progress.generation == 2
+    assert status.checkpoint is not None
+    assert status.checkpoint.uri == f"file://{tmp_path}/checkpoints/generation-000001"
 
 
 def test_progress_is_not_taken_back_by_a_history_that_is_behind(tmp_path: Path) -> None:
